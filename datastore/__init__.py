@@ -1,0 +1,1 @@
+"""Turn one choice in a configuration file into an etcd endpoint and the processes behind it."""

@@ -1,0 +1,1 @@
+"""A complete etcd v3 server over a SQL database."""

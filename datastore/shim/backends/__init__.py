@@ -1,0 +1,1 @@
+"""Durable, totally ordered logs of commits: one protocol, one module a database."""

@@ -1,0 +1,1 @@
+"""etcd's RPCs: check and decode a request, ask the core, encode the answer."""

@@ -1,0 +1,1 @@
+"""The seam between raw message bytes on the wire and the handlers."""

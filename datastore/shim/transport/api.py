@@ -1,0 +1,127 @@
+"""The seam between the wire and the handlers: raw message bytes and one `Call`.
+
+No handler imports a transport, no transport knows a message. A unary handler that can answer at
+once returns bytes, and no task is made for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class Code(IntEnum):
+    """gRPC status codes."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class Peer(NamedTuple):
+    """Who is at the other end of a connection."""
+
+    address: str
+    cert_der: bytes | None
+    common_name: str | None
+
+
+class RpcError(Exception):
+    """The only way to answer other than OK."""
+
+    def __init__(
+        self, code: Code, message: str, trailers: Sequence[tuple[str, str | bytes]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.trailers = trailers
+
+
+class Call(Protocol):
+    """One RPC."""
+
+    path: str
+    metadata: Mapping[str, Sequence[str | bytes]]
+    peer: Peer
+    deadline: float | None
+    """On the scale of `loop.time()`; the transport enforces it."""
+
+    def on_done(self, callback: Callable[[], None]) -> None:
+        """Call back once: finished, reset, past its deadline, connection lost, or drained."""
+
+    async def recv(self) -> bytes | None:
+        """Return the next message, or None when the client has half-closed."""
+
+    def send_nowait(self, message: bytes) -> int:
+        """Queue a message and return the bytes that wait on this stream."""
+
+    async def send(self, message: bytes) -> None:
+        """Queue a message, then wait while more than the high-water mark waits."""
+
+    def trailer(self, key: str, value: str | bytes) -> None:
+        """Add a trailer to the answer."""
+
+
+Unary = Callable[[Call, bytes], "bytes | Awaitable[bytes]"]
+"""Bytes: answered in this turn of the loop. An error is raised as RpcError."""
+Stream = Callable[[Call], Awaitable[None]]
+"""Server-streaming and bidirectional alike; returning is OK, cancelled when the call is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that a transport holds; sizes in bytes, times in seconds."""
+
+    max_recv: int = 2 << 20
+    max_streams: int = 1 << 31
+    keepalive: float = 7200.0
+    keepalive_timeout: float = 20.0
+    min_ping: float = 5.0
+    max_connections: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of a TLS listener; a trusted CA makes client certificates mandatory if `require`."""
+
+    cert: Path
+    key: Path
+    trusted_ca: Path | None = None
+    require: bool = False
+
+
+class Transport(Protocol):
+    """A server for RPCs of raw bytes."""
+
+    def unary(self, path: str, handler: Unary) -> None:
+        """Serve a method with one request and one answer."""
+
+    def stream(self, path: str, handler: Stream) -> None:
+        """Serve a method that streams at least one way."""
+
+    async def listen(self, url: str, tls: TlsFiles | None = None) -> str:
+        """Bind ``http(s)://host:port`` or ``unix(s):///path`` and return the bound URL."""
+
+    async def drain(self, grace: float) -> None:
+        """Take no new calls, let those under way finish for `grace` seconds, then end them."""
+
+    def stats(self) -> Mapping[str, int]:
+        """Return counters: connections, streams, calls."""

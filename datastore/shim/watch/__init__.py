@@ -1,0 +1,1 @@
+"""Feed committed changes to watchers, live or from history."""

@@ -1,0 +1,1 @@
+"""Run a control plane as naked child processes and keep it running."""
