@@ -21,13 +21,14 @@ class RestartPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HttpProbe:
-    """GET `url`; ready when the answer is 200. With TLS files for https; `unix` is a socket path."""
+    """GET `url`; ready when the answer is 200. `unix` is the path of a socket to go through."""
 
     url: str
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
     timeout_seconds: float = 2.0
+    unix: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
