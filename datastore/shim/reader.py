@@ -1,0 +1,133 @@
+"""Reads: linearizable where asked, from the index, values from the cache or by primary key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from datastore.shim.backends.api import RowId
+from datastore.shim.errors import Compacted
+from datastore.shim.mvcc.ops import Range, RangeResult, Txn, TxnResult
+from datastore.shim.mvcc.store import MissingValues, Selection
+from datastore.shim.replica import Replica
+
+FIRST_CHUNK_KEYS = 10
+"""A RangeStream starts small and grows towards the size of a request (contract 2.3)."""
+
+
+class Chunk(NamedTuple):
+    """A part of a streamed range; all but `kvs` means something on the last one only."""
+
+    kvs: Sequence[bytes]
+    last: bool
+    count: int
+    more: bool
+    revision: int
+
+
+class Reader:
+    """Answers reads from this server's copy."""
+
+    def __init__(self, replica: Replica, *, chunk_bytes: int = 3 << 19) -> None:
+        self._replica = replica
+        self._chunk_bytes = chunk_bytes
+
+    def try_range(self, op: Range) -> RangeResult | None:
+        """Answer at once, where no waiting is needed: nobody else writes, all is cached. Hot."""
+        if self._replica.shared and not op.serializable:
+            return None
+        store = self._replica.store
+        try:
+            return store.render(op, store.select(op))
+        except MissingValues:
+            return None
+
+    async def range(self, op: Range) -> RangeResult:
+        """Answer a range. Raises Compacted, FutureRevision, NoLeader."""
+        await self._index(serializable=op.serializable)
+        while True:
+            try:
+                return await self._render(op, await self._select(op))
+            except Compacted:
+                # Pruning took a value between the look at the index and the fetch.
+                if op.revision > 0:
+                    raise
+
+    async def txn(self, op: Txn) -> TxnResult:
+        """Answer a transaction that writes nothing, on one state of the index."""
+        await self._index(serializable=_is_serializable(op))
+        values: dict[RowId, bytes] = {}
+        while True:
+            try:
+                result = self._replica.store.read(op, values)
+            except MissingValues as missing:
+                values.update(await self._fetch(missing.ids))
+            else:
+                assert isinstance(result, TxnResult)
+                return result
+
+    async def stream(self, op: Range) -> AsyncIterator[Chunk]:
+        """Give a range in chunks, all of the state at the start.
+
+        Raises:
+            Compacted: A compaction overtook the revision that the stream is pinned to.
+        """
+        await self._index(serializable=op.serializable)
+        store = self._replica.store
+        selection = await self._select(op)
+        pinned = op.revision if op.revision > 0 else selection.revision
+        versions = selection.versions
+        start, keys = 0, FIRST_CHUNK_KEYS
+        while True:
+            part = selection._replace(versions=versions[start : start + keys])
+            result = await self._render(op, part)
+            if self._replica.store.compacted > pinned or self._replica.store is not store:
+                raise Compacted(self._replica.store.compacted)
+            start += keys
+            last = start >= len(versions)
+            yield Chunk(result.kvs, last, selection.count, selection.more, selection.revision)
+            if last:
+                return
+            keys = self._resize(keys, sum(map(len, result.kvs)))
+
+    def _resize(self, keys: int, size: int) -> int:
+        if size < self._chunk_bytes // 2:
+            return keys * 2
+        if size > self._chunk_bytes * 2:
+            return max(1, keys // 2)
+        return keys
+
+    async def _index(self, *, serializable: bool) -> None:
+        if not serializable:
+            await self._replica.read_index()
+
+    async def _select(self, op: Range) -> Selection:
+        values: dict[RowId, bytes] = {}
+        while True:
+            try:
+                return self._replica.store.select(op, values)
+            except MissingValues as missing:
+                values.update(await self._fetch(missing.ids))
+
+    async def _render(self, op: Range, selection: Selection) -> RangeResult:
+        """Encode one selection; what is fetched meanwhile belongs to it, whatever is written."""
+        store = self._replica.store
+        try:
+            return store.render(op, selection)
+        except MissingValues as missing:
+            return store.render(op, selection, await self._replica.values(missing.ids))
+
+    async def _fetch(self, ids: Sequence[RowId]) -> dict[RowId, bytes]:
+        """Fetch values for an evaluation that is tried again: what pruning took is not needed."""
+        try:
+            return await self._replica.values(ids)
+        except Compacted:
+            return {}
+
+
+def _is_serializable(op: Txn) -> bool:
+    """Whether every range allows a stale answer; vacuously so without any (contract 2.5)."""
+    ranges = (*op.success, *op.failure)
+    return all(isinstance(each, Range) and each.serializable for each in ranges)
+
+

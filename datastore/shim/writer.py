@@ -1,0 +1,410 @@
+"""The one task that writes: group commit over a compare-and-append log.
+
+Life of a batch: take what waits, evaluate each write in order on an overlay of the index, append
+all of it in one commit, apply, publish, answer. Reads never see what is not committed. A commit's
+fate is decided by its row in the log, never guessed: see `settle`. The rules are those of
+design.md section 3; the loop is that of its reference log.md, section I.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from datastore.shim.backends.api import (
+    Appended,
+    Backend,
+    Batch,
+    Commit,
+    Corrupt,
+    Diverged,
+    Full,
+    Kinds,
+    Moved,
+    OutcomeUnknown,
+    RowId,
+    Turn,
+    Unavailable,
+)
+from datastore.shim.errors import (
+    CorruptStore,
+    NoLeader,
+    NoSpace,
+    RequestError,
+    ShimError,
+    Stopped,
+    StoreError,
+    TimedOut,
+    TooManyRequests,
+)
+from datastore.shim.mvcc.ops import Compact, DeleteRange, LeaseRevoke, Result, Write
+from datastore.shim.mvcc.overlay import Overlay
+from datastore.shim.mvcc.store import MissingValues
+from datastore.shim.replica import Replica
+
+log = logging.getLogger(__name__)
+
+CONTENTION_SECONDS = 1.0
+"""After another server's commit, turns are taken for this long (log.md A9)."""
+BACKOFF_SECONDS = 0.05
+MAX_BACKOFF_SECONDS = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A write that waits for its answer."""
+
+    write: Write
+    size: int
+    deadline: float | None
+    future: asyncio.Future[Result]
+    result: Result | None = None
+    error: ShimError | None = None
+
+
+@dataclass(slots=True)
+class WriterStats:
+    """Counters since the start."""
+
+    batches: int = 0
+    writes: int = 0
+    lost: int = 0
+    settled: int = 0
+    largest: int = 0
+    sizes: deque[int] = field(default_factory=lambda: deque(maxlen=1024))
+
+
+class Forgotten(Exception):
+    """The commit row that would decide a batch's fate was pruned."""
+
+
+class Writer:
+    """Takes writes, answers them once their commit is durable."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        max_waiting: int = 5000,
+        max_waiting_bytes: int = 64 << 20,
+        batch_writes: int = 512,
+        batch_bytes: int = 4 << 20,
+    ) -> None:
+        self.stats = WriterStats()
+        self._replica = replica
+        self._backend: Backend = replica.backend
+        self._max_waiting = max_waiting
+        self._max_waiting_bytes = max_waiting_bytes
+        self._batch_writes = batch_writes
+        self._batch_bytes = batch_bytes
+        self._queue: deque[Pending] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._stopped = asyncio.Event()
+        self._running = False
+
+    def submit(
+        self, write: Write, size: int, deadline: float | None = None
+    ) -> asyncio.Future[Result]:
+        """Queue a write and return the future of its answer. Hot.
+
+        Args:
+            write: What to do; already checked.
+            size: Bytes of the request, for the bounds of queue and batch.
+            deadline: On the loop's clock; a write that waits past it is dropped unevaluated.
+
+        Raises:
+            TooManyRequests: The queue is full.
+            Stopped: The server is stopping.
+        """
+        if self._stopping:
+            raise Stopped
+        if len(self._queue) >= self._max_waiting or self._queued_bytes > self._max_waiting_bytes:
+            raise TooManyRequests
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append(Pending(write, size, deadline, future))
+        self._queued_bytes += size
+        if not self._wake.is_set():
+            self._wake.set()
+        return future
+
+    async def run(self) -> None:
+        """Write for ever, until `stop`; what waits then is still written."""
+        self._running = True
+        try:
+            while True:
+                if not self._queue:
+                    if self._stopping:
+                        return
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                waiting = self._take()
+                if waiting:
+                    await self._guarded(waiting)
+        finally:
+            self._running = False
+            self._stopping = True
+            _fail(self._queue, Stopped())
+            self._queue.clear()
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Refuse new writes, let those that wait end, and return when all have."""
+        self._stopping = True
+        self._wake.set()
+        if self._running:
+            await self._stopped.wait()
+        else:
+            _fail(self._queue, Stopped())
+
+    # -- one batch ------------------------------------------------------------------------
+
+    def _take(self) -> list[Pending]:
+        """Take the next batch from the queue, without those whose client has gone."""
+        now = asyncio.get_running_loop().time()
+        waiting: list[Pending] = []
+        size = 0
+        queue = self._queue
+        while queue and len(waiting) < self._batch_writes:
+            if waiting and size + queue[0].size > self._batch_bytes:
+                break
+            pending = queue.popleft()
+            self._queued_bytes -= pending.size
+            if pending.future.done():
+                continue
+            if pending.deadline is not None and pending.deadline <= now:
+                pending.future.set_exception(TimedOut())
+                continue
+            size += pending.size
+            waiting.append(pending)
+        return waiting
+
+    async def _guarded(self, waiting: list[Pending]) -> None:
+        """Commit a batch; whatever goes wrong, everybody in it gets an answer."""
+        try:
+            await self._commit(waiting)
+        except ShimError as error:
+            _fail(waiting, error)
+        except (Diverged, Corrupt) as error:
+            self._replica.health.fail(str(error))
+            _fail(waiting, CorruptStore(str(error)))
+        except BaseException:
+            _fail(waiting, Stopped())
+            raise
+
+    async def _commit(self, waiting: list[Pending]) -> None:
+        while waiting:
+            if self._contended():
+                waiting = await self._in_turn(waiting)
+            else:
+                waiting = await self._once(waiting, None)
+
+    async def _in_turn(self, waiting: list[Pending]) -> list[Pending]:
+        """As `_once`, under the turn lock, after reading the tail beneath it."""
+        replica, lane = self._replica, self._replica.lanes.append
+        lock = self._backend.turn()
+        try:
+            turn = await lane(lock.__enter__)
+        except (Unavailable, OutcomeUnknown) as error:
+            return await self._away(waiting, error)
+        try:
+            tail = await lane(turn.tail, replica.position, 1000)
+            if not await replica.absorb(tail):
+                await replica.reload()
+            return await self._once(waiting, turn)
+        except (Unavailable, OutcomeUnknown) as error:
+            return await self._away(waiting, error)
+        finally:
+            await lane(lock.__exit__, None, None, None)
+
+    async def _once(self, waiting: list[Pending], turn: Turn | None) -> list[Pending]:
+        """Evaluate and append once; return those that must be tried again."""
+        replica = self._replica
+        expected = replica.position.change
+        overlay = await self._evaluate(waiting)
+        if replica.position.change != expected:
+            return waiting  # moved while values were fetched
+        if overlay.empty:
+            if replica.shared and turn is None:
+                await replica.read_index()
+                if replica.position.change != expected:
+                    return waiting
+            self._answer(waiting)
+            return []
+        batch = _to_batch(overlay, expected)
+        replica.appending = batch.batch
+        try:
+            result = await self._append(batch, turn)
+        except Unavailable as error:
+            return await self._away(waiting, error)
+        except Full:
+            return self._without_puts(waiting)
+        except OutcomeUnknown as error:
+            log.warning("a commit's reply was lost", extra={"reason": str(error)})
+            try:
+                result = await self.settle(batch, waiting)
+            except Forgotten:
+                await replica.reload()
+                raise TimedOut from None
+        if isinstance(result, Moved):
+            self.stats.lost += 1
+            await replica.catch_up()
+            return [p for p in waiting if not p.future.done()]
+        commit = Commit(expected + 1, batch.revision, batch.batch, batch.kinds)
+        replica.apply(commit, overlay.applied())
+        replica.health.serve()
+        self._count(len(waiting))
+        self._answer(waiting)
+        return []
+
+    async def _evaluate(self, waiting: Sequence[Pending]) -> Overlay:
+        """Evaluate in order; a write that fails leaves no trace. Hot.
+
+        Values that the cache has lost are fetched, then everything is evaluated again: nothing
+        may be kept of an evaluation that another commit may have overtaken.
+        """
+        values: dict[RowId, bytes] = {}
+        while True:
+            overlay = Overlay(self._replica.store, values)
+            try:
+                for pending in waiting:
+                    pending.error = None
+                    try:
+                        pending.result = overlay.evaluate(pending.write)
+                    except (RequestError, StoreError) as error:
+                        pending.error = error
+            except MissingValues as missing:
+                values.update(await self._replica.values(missing.ids))
+            else:
+                return overlay
+
+    async def _append(self, batch: Batch, turn: Turn | None) -> Appended | Moved:
+        """Append where the backend wants it, and make it durable. Never cancelled half-way."""
+        if self._backend.inline:
+            result = self._backend.append(batch)
+        else:
+            append = self._backend.append if turn is None else turn.append
+            result = await self._replica.lanes.append(append, batch)
+        if isinstance(result, Appended) and result.sync is not None:
+            await self._replica.lanes.append(result.sync)
+        return result
+
+    # -- when things go wrong ---------------------------------------------------------------
+
+    async def settle(self, batch: Batch, waiting: Sequence[Pending]) -> Appended | Moved:
+        """Decide the fate of a batch whose reply was lost; the only place that does.
+
+        The row at ``expected + 1`` decides: ours = applied, another's = never applied, none =
+        undecided. While there is none, an empty batch is appended at the same place: it waits
+        behind a sleeping transaction of ours or keeps it from ever succeeding (log.md A1).
+
+        Raises:
+            Forgotten: The row was pruned; only after hours.
+        """
+        delay = BACKOFF_SECONDS
+        while True:
+            try:
+                return await self._look(batch)
+            except (Unavailable, OutcomeUnknown) as error:
+                self._replica.health.away(str(error))
+            _expire(waiting)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay = min(delay * 2, MAX_BACKOFF_SECONDS)
+
+    async def _look(self, batch: Batch) -> Appended | Moved:
+        lanes, backend = self._replica.lanes, self._backend
+        while True:
+            commit = await lanes.append(backend.commit, batch.expected + 1)
+            if commit is not None:
+                self.stats.settled += 1
+                head = await lanes.append(backend.head)
+                return Appended(head) if commit.batch == batch.batch else Moved(head)
+            head = await lanes.append(backend.head)
+            if head.change > batch.expected:
+                raise Forgotten
+            if head.change < batch.expected:
+                raise Diverged(
+                    f"the log stands at commit {head.change}, below {batch.expected} that this "
+                    "server has applied: the database has lost commits"
+                )
+            fence = Batch(secrets.token_bytes(16), batch.expected, head.revision, Kinds.NONE)
+            fenced = await lanes.append(backend.append, fence)
+            if isinstance(fenced, Appended) and fenced.sync is not None:
+                await lanes.append(fenced.sync)
+
+    async def _away(self, waiting: list[Pending], error: Exception) -> list[Pending]:
+        """The database cannot be reached: say so to all who wait, and rest before the next."""
+        self._replica.health.away(str(error))
+        _fail(waiting, NoLeader(str(error)))
+        await asyncio.sleep(BACKOFF_SECONDS)
+        return []
+
+    def _without_puts(self, waiting: list[Pending]) -> list[Pending]:
+        """No space: refuse what adds, keep what only deletes, for that is the way out."""
+        keep = [p for p in waiting if isinstance(p.write, (DeleteRange, Compact, LeaseRevoke))]
+        if len(keep) == len(waiting):
+            _fail(waiting, NoSpace())
+            return []
+        _fail([p for p in waiting if p not in keep], NoSpace())
+        return keep
+
+    # -- small parts ------------------------------------------------------------------------
+
+    def _contended(self) -> bool:
+        if not self._replica.shared:
+            return False
+        now = asyncio.get_running_loop().time()
+        return now - self._replica.foreign_at < CONTENTION_SECONDS
+
+    def _count(self, size: int) -> None:
+        stats = self.stats
+        stats.batches += 1
+        stats.writes += size
+        stats.sizes.append(size)
+        stats.largest = max(stats.largest, size)
+
+    def _answer(self, waiting: Sequence[Pending]) -> None:
+        """Hand out the answers in the order of the batch. Hot."""
+        for pending in waiting:
+            future = pending.future
+            if future.done():
+                continue
+            if pending.error is not None:
+                future.set_exception(pending.error)
+            elif pending.result is not None:
+                future.set_result(pending.result)
+
+
+def _to_batch(overlay: Overlay, expected: int) -> Batch:
+    return Batch(
+        batch=secrets.token_bytes(16),
+        expected=expected,
+        revision=overlay.revision,
+        kinds=overlay.kinds,
+        rows=overlay.rows,
+        granted=overlay.granted,
+        dropped=overlay.dropped,
+        alarms=overlay.alarms,
+        compacted=overlay.compacted,
+    )
+
+
+def _fail(waiting: Sequence[Pending] | deque[Pending], error: ShimError) -> None:
+    for pending in waiting:
+        if not pending.future.done():
+            pending.future.set_exception(error)
+
+
+def _expire(waiting: Sequence[Pending]) -> None:
+    """Answer those whose deadline has passed: the outcome is unknown to them."""
+    now = asyncio.get_running_loop().time()
+    for pending in waiting:
+        if pending.deadline is not None and pending.deadline <= now and not pending.future.done():
+            pending.future.set_exception(TimedOut())
