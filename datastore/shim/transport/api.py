@@ -58,11 +58,21 @@ class RpcError(Exception):
 class Call(Protocol):
     """One RPC."""
 
-    path: str
-    metadata: Mapping[str, Sequence[str | bytes]]
-    peer: Peer
-    deadline: float | None
-    """On the scale of `loop.time()`; the transport enforces it."""
+    @property
+    def path(self) -> str:
+        """The method, as ``/package.Service/Method``."""
+
+    @property
+    def metadata(self) -> Mapping[str, Sequence[str | bytes]]:
+        """The request's headers; a key may come several times."""
+
+    @property
+    def peer(self) -> Peer:
+        """Who calls."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the client stops waiting, on the loop's clock; the transport enforces it."""
 
     def on_done(self, callback: Callable[[], None]) -> None:
         """Call back once: finished, reset, past its deadline, connection lost, or drained."""
@@ -74,7 +84,10 @@ class Call(Protocol):
         """Queue a message and return the bytes that wait on this stream."""
 
     async def send(self, message: bytes) -> None:
-        """Queue a message, then wait while more than the high-water mark waits."""
+        """Queue a message, then wait as `drained` does."""
+
+    async def drained(self) -> None:
+        """Wait while more than the high-water mark waits on this stream."""
 
     def trailer(self, key: str, value: str | bytes) -> None:
         """Add a trailer to the answer."""
@@ -100,7 +113,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of a TLS listener; a trusted CA makes client certificates mandatory if `require`."""
+    """PEM files of a TLS listener; with `require` clients need a certificate of `trusted_ca`."""
 
     cert: Path
     key: Path
