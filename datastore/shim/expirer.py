@@ -54,8 +54,7 @@ class Expirer:
         replica = self._replica
         known = replica.store.leases.find(lease)
         if not replica.shared:
-            if known is None or self._overdue_gap():
-                await self._promote_after_gap()
+            await self._promote_after_gap()
             return replica.store.leases.renew(lease, _now()) or 0
         if not await self._renew_shared(lease):
             return 0
@@ -93,12 +92,9 @@ class Expirer:
             return list(await replica.lanes.upkeep(replica.backend.expire, PER_TICK))
         return list(replica.store.leases.overdue(_now(), PER_TICK))
 
-    def _overdue_gap(self) -> bool:
-        return _now() - self._last > GAP_SECONDS
-
     async def _promote_after_gap(self) -> None:
         """Give every lease a full TTL, if the expirer has not run for a while."""
-        if not self._overdue_gap():
+        if _now() - self._last <= GAP_SECONDS:
             return
         replica = self._replica
         if replica.shared:

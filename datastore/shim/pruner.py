@@ -30,6 +30,7 @@ class Pruner:
             grace_seconds = GRACE_SECONDS if replica.shared else 0.0
         self._grace = grace_seconds
         self._compactions: deque[tuple[float, int]] = deque()
+        self._seen = -1
         self._busy = asyncio.Lock()
 
     async def run(self) -> None:
@@ -48,13 +49,12 @@ class Pruner:
     async def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
         compacted = self._replica.store.compacted
-        if compacted >= 0 and (not self._compactions or self._compactions[-1][1] < compacted):
+        if compacted > self._seen:
+            self._seen = compacted
             self._compactions.append((now, compacted))
         due = -1
         while self._compactions and self._compactions[0][0] + self._grace <= now:
             due = self._compactions.popleft()[1]
-        if self._compactions and not self._compactions[0][1] > due:
-            return
         if due >= 0:
             await self._prune(min(due, await self._horizon()))
 
