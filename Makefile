@@ -1,0 +1,50 @@
+# `make run` starts a control plane, `make test` proves it. Both set up what they need first.
+SHELL := /bin/bash
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+.DEFAULT_GOAL := help
+.PHONY: help run test soak lint types proto proto-check servers kube clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: .venv/byre ## run a control plane in the foreground
+	.venv/bin/byre controller --single
+
+test: lint types proto-check servers kube ## everything a commit has to pass
+	$(PYTEST) -n 2 --dist loadgroup -m "not soak"
+
+soak: servers kube ## what takes too long for every commit
+	HYPOTHESIS_PROFILE=soak $(PYTEST) -m soak --timeout 3600
+
+lint: .venv/dev ## format, style, import contracts
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/lint-imports
+
+types: .venv/dev ## mypy --strict
+	.venv/bin/mypy
+
+proto: .venv/dev ## generate datastore/etcdpb from proto/
+	PYTHON=$(PY) proto/generate.sh
+
+proto-check: .venv/dev ## fail when datastore/etcdpb is not what proto/ generates
+	rm -rf build/proto && PYTHON=$(PY) proto/generate.sh build/proto
+	diff -ru --exclude=__pycache__ --exclude=__init__.py build/proto/datastore/etcdpb datastore/etcdpb
+
+servers: .venv/dev ## build etcd, etcdctl, kine and the checkers for the tests
+	$(PY) -m tests.tools.build >/dev/null
+
+kube: .venv/dev ## obtain the Kubernetes binaries
+	$(PY) -m supervisor.binaries kube-apiserver kube-controller-manager kube-scheduler kubectl
+
+clean: ## remove what the other targets left in the checkout
+	rm -rf .venv build dist .hypothesis .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find datastore supervisor tests -name __pycache__ -prune -exec rm -rf {} +
+
+# A new stamp means: the project as pyproject.toml has it is installed.
+.venv/byre: pyproject.toml .ci/venv
+	.ci/venv && $(PY) -m pip install -q -e . && touch $@
+
+.venv/dev: .venv/byre
+	$(PY) -m pip install -q --group dev && touch $@

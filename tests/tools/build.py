@@ -1,0 +1,138 @@
+"""Build the Go programs of the tests into a cache outside the checkout.
+
+    python -m tests.tools.build            builds all of them and prints their paths
+    python -m tests.tools.build etcd kine  only these
+
+Versions are pinned by the `go.mod` and `go.sum` of the folders beside this file, and modules come
+the way the user's Go gets them. The cache is keyed by the content of those folders. A build goes
+to a temporary directory and is renamed, under a lock, so that an interrupted one leaves nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.tools.toolchain import go
+
+HERE = Path(__file__).parent
+BUILD_SECONDS = 1800
+KINE_VERSION = "-X github.com/k3s-io/kine/pkg/version.Version=v0.17.5"
+
+
+class Program(NamedTuple):
+    """What one program is built from: a folder of this one, a package, linker flags."""
+
+    folder: str
+    package: str
+    flags: str = ""
+
+
+PROGRAMS: Mapping[str, Program] = {
+    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
+    "etcdctl": Program("etcd", "go.etcd.io/etcd/etcdctl/v3"),
+    "etcdutl": Program("etcd", "go.etcd.io/etcd/etcdutl/v3"),
+    "kine": Program("kine", "github.com/k3s-io/kine", KINE_VERSION),
+    "porcupine-check": Program("porcupine", "."),
+}
+
+
+class BuildError(Exception):
+    """A program cannot be built; says which and what the compiler had to say."""
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where built programs are kept."""
+    if own := environ.get("BYRE_TEST_CACHE"):
+        return Path(own)
+    base = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    return Path(base) / "byre" / "test"
+
+
+def find(name: str) -> Path | None:
+    """Return the program if it is there already."""
+    if ready := os.environ.get("BYRE_TEST_BIN"):
+        candidate = Path(ready, name)
+        if os.access(candidate, os.X_OK):
+            return candidate
+    path = _place(PROGRAMS[name]) / name
+    return path if path.exists() else None
+
+
+def obtain(name: str) -> Path:
+    """Return the program, built first if need be."""
+    if found := find(name):
+        return found
+    program = PROGRAMS[name]
+    place = _place(program)
+    place.mkdir(parents=True, exist_ok=True)
+    with _locked(place.parent / f"{program.folder}.lock"):
+        return find(name) or _build(name, program, place)
+
+
+def _place(program: Program) -> Path:
+    digest = hashlib.sha256(program.flags.encode())
+    for source in sorted((HERE / program.folder).rglob("*")):
+        if source.is_file() and (source.suffix == ".go" or source.name in {"go.mod", "go.sum"}):
+            digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return cache_dir() / f"{program.folder}-{digest.hexdigest()[:16]}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(name: str, program: Program, place: Path) -> Path:
+    print(f"building {name} (once; takes a minute or two)", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{name}.") as scratch:
+        product = Path(scratch, name)
+        argv = [go(HERE / program.folder / "go.mod"), "build", "-mod=readonly", "-trimpath"]
+        argv += [f"-ldflags={program.flags}", "-o", str(product), program.package]
+        done = subprocess.run(
+            argv,
+            cwd=HERE / program.folder,
+            env={**os.environ, "GOWORK": "off"},
+            timeout=BUILD_SECONDS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode:
+            raise BuildError(
+                f"cannot build {name} in {HERE / program.folder}:\n{done.stdout[-4000:]}"
+            )
+        return product.rename(place / name)
+
+
+def main(names: list[str]) -> int:
+    """Build the named programs, all of them if none is named."""
+    if unknown := sorted(set(names) - set(PROGRAMS)):
+        print(
+            f"no such program: {', '.join(unknown)}; there are {', '.join(PROGRAMS)}",
+            file=sys.stderr,
+        )
+        return 2
+    for name in names or PROGRAMS:
+        try:
+            print(obtain(name))
+        except (BuildError, OSError, subprocess.SubprocessError) as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

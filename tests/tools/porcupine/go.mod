@@ -1,0 +1,5 @@
+module byre.test/porcupine
+
+go 1.26
+
+require github.com/anishathalye/porcupine v1.3.1 // indirect
