@@ -73,7 +73,7 @@ class InvalidSortOption(RequestError):
 
 
 class RequestTooLarge(RequestError):
-    """A write above --max-request-bytes, or a revision with more changes than a row id can tell."""
+    """A write above --max-request-bytes, or more changes in a revision than a row id can tell."""
 
     text = "etcdserver: request is too large"
 

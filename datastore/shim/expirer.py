@@ -46,7 +46,7 @@ class Expirer:
             except (ShimError, BackendError) as error:
                 # A gap: nothing is ended before everybody had time to renew.
                 self._last = float("-inf")
-                log.warning("leases cannot be expired now", extra={"reason": str(error)})
+                log.warning("leases cannot be expired now: %s", error)
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def keep_alive(self, lease: int) -> int:

@@ -23,7 +23,9 @@ GRACE_SECONDS = 60.0
 class Pruner:
     """Deletes garbage rows in the background."""
 
-    def __init__(self, replica: Replica, me: Member, *, grace_seconds: float | None = None) -> None:
+    def __init__(
+        self, replica: Replica, me: Member, *, grace_seconds: float | None = None
+    ) -> None:
         self._replica = replica
         self._me = me
         if grace_seconds is None:
@@ -40,7 +42,7 @@ class Pruner:
             try:
                 await self._tick()
             except BackendError as error:
-                log.warning("old revisions cannot be pruned now", extra={"reason": str(error)})
+                log.warning("old revisions cannot be pruned now: %s", error)
 
     async def physical(self) -> None:
         """Return when nothing below the compacted revision of this moment is left on disk."""

@@ -129,5 +129,3 @@ def _is_serializable(op: Txn) -> bool:
     """Whether every range allows a stale answer; vacuously so without any (contract 2.5)."""
     ranges = (*op.success, *op.failure)
     return all(isinstance(each, Range) and each.serializable for each in ranges)
-
-

@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 from datastore.shim.backends.api import (
     Backend,
-    Batch,
     Commit,
     Corrupt,
     Diverged,

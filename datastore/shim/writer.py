@@ -148,6 +148,8 @@ class Writer:
                 waiting = self._take()
                 if waiting:
                     await self._guarded(waiting)
+                if self._queue:
+                    await asyncio.sleep(0)  # answers leave before the next batch
         finally:
             self._running = False
             self._stopping = True
@@ -232,27 +234,14 @@ class Writer:
         if replica.position.change != expected:
             return waiting  # moved while values were fetched
         if overlay.empty:
-            if replica.shared and turn is None:
-                await replica.read_index()
-                if replica.position.change != expected:
-                    return waiting
-            self._answer(waiting)
-            return []
+            return await self._answer_unwritten(waiting, expected, turn)
         batch = _to_batch(overlay, expected)
-        replica.appending = batch.batch
         try:
-            result = await self._append(batch, turn)
+            result = await self._append_or_settle(batch, waiting, turn)
         except Unavailable as error:
             return await self._away(waiting, error)
         except Full:
             return self._without_puts(waiting)
-        except OutcomeUnknown as error:
-            log.warning("a commit's reply was lost", extra={"reason": str(error)})
-            try:
-                result = await self.settle(batch, waiting)
-            except Forgotten:
-                await replica.reload()
-                raise TimedOut from None
         if isinstance(result, Moved):
             self.stats.lost += 1
             await replica.catch_up()
@@ -263,6 +252,35 @@ class Writer:
         self._count(len(waiting))
         self._answer(waiting)
         return []
+
+    async def _answer_unwritten(
+        self, waiting: list[Pending], expected: int, turn: Turn | None
+    ) -> list[Pending]:
+        """Answer what appends nothing, once the head shows that it was evaluated on the latest.
+
+        Failed compares, deletes of nothing and errors are reads: on a shared database they need
+        a head read that began after they came (log.md A3).
+        """
+        if self._replica.shared and turn is None:
+            await self._replica.read_index()
+            if self._replica.position.change != expected:
+                return waiting
+        self._answer(waiting)
+        return []
+
+    async def _append_or_settle(
+        self, batch: Batch, waiting: Sequence[Pending], turn: Turn | None
+    ) -> Appended | Moved:
+        self._replica.appending = batch.batch
+        try:
+            return await self._append(batch, turn)
+        except OutcomeUnknown as error:
+            log.warning("a commit's reply was lost: %s", error)
+        try:
+            return await self.settle(batch, waiting)
+        except Forgotten:
+            await self._replica.reload()
+            raise TimedOut from None
 
     async def _evaluate(self, waiting: Sequence[Pending]) -> Overlay:
         """Evaluate in order; a write that fails leaves no trace. Hot.

@@ -160,8 +160,7 @@ def test_random_servers_and_faults_make_one_history(
     async def scenario() -> None:
         log = Log(clock=lambda: asyncio.get_running_loop().time(), cluster_id=7)
         running = [
-            Server(log, rng, RandomFaults(rng, log, rate), longest=longest)
-            for _ in range(servers)
+            Server(log, rng, RandomFaults(rng, log, rate), longest=longest) for _ in range(servers)
         ]
         history: list[Told] = []
         for server in running:
