@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.tools.toolchain import go
+from tests.tools.toolchain import NoGo, go
 
 HERE = Path(__file__).parent
 BUILD_SECONDS = 1800
@@ -29,11 +29,13 @@ KINE_VERSION = "-X github.com/k3s-io/kine/pkg/version.Version=v0.17.5"
 
 
 class Program(NamedTuple):
-    """What one program is built from: a folder of this one, a package, linker flags."""
+    """What one program is built from: a folder beside this file, a package, linker flags."""
 
     folder: str
     package: str
     flags: str = ""
+    ours: bool = False
+    """Its Go tests have to pass before it is built."""
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -41,7 +43,7 @@ PROGRAMS: Mapping[str, Program] = {
     "etcdctl": Program("etcd", "go.etcd.io/etcd/etcdctl/v3"),
     "etcdutl": Program("etcd", "go.etcd.io/etcd/etcdutl/v3"),
     "kine": Program("kine", "github.com/k3s-io/kine", KINE_VERSION),
-    "porcupine-check": Program("porcupine", "."),
+    "porcupine-check": Program("porcupine", ".", ours=True),
 }
 
 
@@ -95,26 +97,31 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _build(name: str, program: Program, place: Path) -> Path:
     print(f"building {name} (once; takes a minute or two)", file=sys.stderr, flush=True)
+    if program.ours:
+        _go(program, "vet", ".")
+        _go(program, "test", ".")
     with tempfile.TemporaryDirectory(dir=place, prefix=f".{name}.") as scratch:
         product = Path(scratch, name)
-        argv = [go(HERE / program.folder / "go.mod"), "build", "-mod=readonly", "-trimpath"]
-        argv += [f"-ldflags={program.flags}", "-o", str(product), program.package]
-        done = subprocess.run(
-            argv,
-            cwd=HERE / program.folder,
-            env={**os.environ, "GOWORK": "off"},
-            timeout=BUILD_SECONDS,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode:
-            raise BuildError(
-                f"cannot build {name} in {HERE / program.folder}:\n{done.stdout[-4000:]}"
-            )
+        flags = ["-mod=readonly", "-trimpath", f"-ldflags={program.flags}"]
+        _go(program, "build", *flags, "-o", str(product), program.package)
         return product.rename(place / name)
+
+
+def _go(program: Program, verb: str, *arguments: str) -> None:
+    folder = HERE / program.folder
+    done = subprocess.run(
+        [go(folder / "go.mod"), verb, *arguments],
+        cwd=folder,
+        env={**os.environ, "GOWORK": "off"},
+        timeout=BUILD_SECONDS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise BuildError(f"go {verb} {program.package} in {folder}:\n{done.stdout[-4000:]}")
 
 
 def main(names: list[str]) -> int:
@@ -128,7 +135,7 @@ def main(names: list[str]) -> int:
     for name in names or PROGRAMS:
         try:
             print(obtain(name))
-        except (BuildError, OSError, subprocess.SubprocessError) as error:
+        except (BuildError, NoGo, OSError, subprocess.SubprocessError) as error:
             print(error, file=sys.stderr)
             return 1
     return 0
