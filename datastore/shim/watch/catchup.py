@@ -1,0 +1,135 @@
+"""The unsynced watchers, and what a stretch of history holds for each of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from datastore.shim.backends.api import RowId
+from datastore.shim.watch.groups import Group, Groups
+from datastore.shim.watch.history import HistoryReader, Stretch
+from datastore.shim.watch.watcher import Watcher
+
+
+class Part:
+    """The events of one group in a stretch, each with its revision."""
+
+    __slots__ = ("_bodies", "_parts", "_revisions")
+
+    def __init__(self) -> None:
+        self._revisions: list[int] = []
+        self._parts: list[bytes] = []
+        self._bodies: dict[int, bytes] = {}
+
+    def extend(self, revision: int, parts: Sequence[bytes]) -> None:
+        """Add the events of the next revision."""
+        self._revisions += [revision] * len(parts)
+        self._parts += parts
+
+    def since(self, revision: int) -> Sequence[bytes]:
+        """Return the events from a revision on."""
+        return self._parts[bisect_left(self._revisions, revision) :]
+
+    def body(self, revision: int) -> bytes:
+        """Return them joined: one object for all watchers that resume at the same event."""
+        cut = bisect_left(self._revisions, revision)
+        body = self._bodies.get(cut)
+        if body is None:
+            body = self._bodies[cut] = b"".join(self._parts[cut:])
+        return body
+
+
+class Serving:
+    """A stretch of history ready to be handed over, every value known."""
+
+    def __init__(self, last: int, receivers: Sequence[Watcher], found: dict[Group, Part]) -> None:
+        self.last = last
+        self.receivers = receivers
+        self._found = found
+
+    def parts(self, watcher: Watcher) -> Sequence[bytes]:
+        """Return the encoded events that the watcher has not got, maybe none."""
+        part = self._part(watcher)
+        return part.since(watcher.next) if part is not None else ()
+
+    def body(self, watcher: Watcher) -> bytes:
+        """Return the same, joined."""
+        part = self._part(watcher)
+        return part.body(watcher.next) if part is not None else b""
+
+    def _part(self, watcher: Watcher) -> Part | None:
+        assert watcher.group is not None
+        return self._found.get(watcher.group)
+
+
+class Backlog:
+    """All unsynced watchers of a hub."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[Watcher, None] = {}
+        self._groups = Groups()
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+    def add(self, watcher: Watcher) -> None:
+        """Add a watcher that has become unsynced."""
+        self._watchers[watcher] = None
+        self._groups.add(watcher)
+
+    def remove(self, watcher: Watcher) -> None:
+        """Remove a watcher that is in."""
+        del self._watchers[watcher]
+        self._groups.remove(watcher)
+
+    def lowest(self) -> int | None:
+        """Return the lowest revision that anyone needs."""
+        return min((watcher.next for watcher in self._watchers), default=None)
+
+    def below(self, revision: int) -> list[Watcher]:
+        """Return the watchers that need something below a revision."""
+        return [watcher for watcher in self._watchers if watcher.next < revision]
+
+    def firsts(self, ring_first: int) -> list[int]:
+        """Return where to read next: in the ring and, after it, in the log before the ring.
+
+        Both, so that those who are nearly there do not wait for one who is far behind.
+        """
+        able = [watcher.next for watcher in self._watchers if not watcher.feed.blocked]
+        recent = min((first for first in able if first >= ring_first), default=None)
+        old = min((first for first in able if first < ring_first), default=None)
+        return [first for first in (recent, old) if first is not None]
+
+    async def prepare(self, history: HistoryReader, first: int, last: int) -> Serving:
+        """Read a stretch and all values that its receivers need.
+
+        The result holds for the current step of the loop: hand it over before waiting again.
+        """
+        stretch = await history.read(first, last)
+        while True:
+            receivers = self._receivers(stretch)
+            found, missing = self._match(stretch, {watcher.group for watcher in receivers})
+            if not missing:
+                return Serving(stretch.last, receivers, found)
+            await history.complete(stretch, missing)
+
+    def _receivers(self, stretch: Stretch) -> list[Watcher]:
+        first, last = stretch.first, stretch.last
+        return [w for w in self._watchers if first <= w.next <= last and not w.feed.blocked]
+
+    def _match(
+        self, stretch: Stretch, wanted: AbstractSet[Group | None]
+    ) -> tuple[dict[Group, Part], Sequence[RowId]]:
+        found: dict[Group, Part] = {}
+        missing: set[RowId] = set()
+        for moment in stretch.moments:
+            for group, parts in self._groups.gather(moment.events).items():
+                if group not in wanted:
+                    continue
+                if parts is not None:
+                    found.setdefault(group, Part()).extend(moment.revision, parts)
+                    continue
+                for event in moment.events:
+                    missing.update(event.missing(prev_kv=group.prev_kv))
+        return found, sorted(missing)
