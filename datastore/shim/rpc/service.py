@@ -8,11 +8,17 @@ from collections.abc import Awaitable
 
 from google.protobuf.message import DecodeError
 
+from datastore.shim.backends.api import BackendError
 from datastore.shim.errors import CorruptStore, NoLeader, ShimError
 from datastore.shim.health import Health, State
 from datastore.shim.rpc.header import Headers
 from datastore.shim.rpc.status import to_rpc_error
 from datastore.shim.transport.api import Call, Code, RpcError, Stream, Transport, Unary
+
+LEADER_LOST_SECONDS = 3.0
+"""etcd ends streams that want a leader three election timeouts after it lost its own."""
+
+_FAILURES = (ShimError, RpcError, DecodeError, BackendError)
 
 
 class Desk:
@@ -21,12 +27,17 @@ class Desk:
     def __init__(self, transport: Transport, headers: Headers, health: Health) -> None:
         self.headers = headers
         self.health = health
+        self.started: Counter[str] = Counter()
+        """Calls begun, by path."""
         self.handled: Counter[tuple[str, Code]] = Counter()
         """Calls answered, by path and code."""
-        self.started: Counter[str] = Counter()
         self.kinds: dict[str, str] = {}
-        """Path to `unary` or `bidi_stream`, as etcd's metrics call them."""
+        """Kind of each path, as etcd's metrics call them."""
         self._transport = transport
+        self._streams: dict[asyncio.Task[object], Call] = {}
+        self._doomed: dict[asyncio.Task[object], ShimError] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        health.on_change(self._health_changed)
 
     def unary(self, path: str, handler: Unary) -> None:
         """Serve a method with one request and one answer."""
@@ -38,19 +49,12 @@ class Desk:
         self.kinds[path] = kind
         self._transport.stream(path, self._guard_stream(path, handler))
 
-    def require_leader(self, call: Call) -> None:
-        """Refuse a call that asks for a leader while the database is away.
-
-        Raises:
-            NoLeader: the metadata say ``hasleader: true`` and there is none.
-        """
-        if not self.health.serving and wants_leader(call):
-            raise NoLeader
-
-    def require_store(self) -> None:
-        """Refuse everything once the store has failed for good."""
-        if self.health.state is State.FAILED:
-            raise CorruptStore
+    def end_streams(self, error: ShimError, *, with_leader_only: bool = False) -> None:
+        """End the streams under way with `error`, or only those that asked for a leader."""
+        for task, call in self._streams.items():
+            if task not in self._doomed and (not with_leader_only or wants_leader(call)):
+                self._doomed[task] = error
+                task.cancel()
 
     def _guard(self, path: str, handler: Unary) -> Unary:
         handled, started, health = self.handled, self.started, self.health
@@ -60,10 +64,9 @@ class Desk:
             started[path] += 1
             try:
                 if not health.serving:
-                    self.require_store()
-                    self.require_leader(call)
+                    self._admit(call)
                 answer = handler(call, body)
-            except (ShimError, RpcError, DecodeError) as error:
+            except _FAILURES as error:
                 raise self._refusal(path, error) from error
             if isinstance(answer, bytes):
                 handled[ok] += 1
@@ -75,7 +78,7 @@ class Desk:
     async def _later(self, path: str, answer: Awaitable[bytes]) -> bytes:
         try:
             body = await answer
-        except (ShimError, RpcError) as error:
+        except _FAILURES as error:
             raise self._refusal(path, error) from error
         except asyncio.CancelledError:
             self.handled[path, Code.CANCELLED] += 1
@@ -86,24 +89,52 @@ class Desk:
     def _guard_stream(self, path: str, handler: Stream) -> Stream:
         async def serve(call: Call) -> None:
             self.started[path] += 1
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams[task] = call
             try:
                 if not self.health.serving:
-                    self.require_store()
-                    self.require_leader(call)
+                    self._admit(call)
                 await handler(call)
-            except (ShimError, RpcError, DecodeError) as error:
+            except _FAILURES as error:
                 raise self._refusal(path, error) from error
             except asyncio.CancelledError:
-                self.handled[path, Code.CANCELLED] += 1
-                raise
+                if task not in self._doomed:
+                    self.handled[path, Code.CANCELLED] += 1
+                    raise
+                task.uncancel()
+                raise self._refusal(path, self._doomed[task]) from None
+            finally:
+                del self._streams[task]
+                self._doomed.pop(task, None)
             self.handled[path, Code.OK] += 1
 
         return serve
+
+    def _admit(self, call: Call) -> None:
+        """Refuse a call that cannot be served: for good, or because it asks for a leader."""
+        if self.health.state is State.FAILED:
+            raise CorruptStore
+        if wants_leader(call):
+            raise NoLeader
 
     def _refusal(self, path: str, error: Exception) -> RpcError:
         refusal = to_refusal(error)
         self.handled[path, refusal.code] += 1
         return refusal
+
+    def _health_changed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.health.state is State.FAILED:
+            self.end_streams(CorruptStore())
+        elif self.health.state is State.AWAY:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(LEADER_LOST_SECONDS, self._leader_lost)
+
+    def _leader_lost(self) -> None:
+        self.end_streams(NoLeader(), with_leader_only=True)
 
 
 def to_refusal(error: Exception) -> RpcError:
@@ -112,7 +143,9 @@ def to_refusal(error: Exception) -> RpcError:
         return error
     if isinstance(error, ShimError):
         return to_rpc_error(error)
-    return RpcError(Code.INTERNAL, f"grpc: error unmarshalling request: {error}")
+    if isinstance(error, BackendError):
+        return to_rpc_error(NoLeader())
+    return RpcError(Code.INTERNAL, "grpc: error unmarshalling request: not the expected message")
 
 
 def wants_leader(call: Call) -> bool:

@@ -1,0 +1,133 @@
+"""etcdserverpb.KV: check, call the engine, encode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final
+
+from datastore.etcdpb import rpc_pb2 as pb
+from datastore.shim.errors import RequestTooLarge
+from datastore.shim.mvcc import ops
+from datastore.shim.mvcc.check import check
+from datastore.shim.mvcc.txn import is_read_only
+from datastore.shim.mvcc.wire import frame
+from datastore.shim.pruner import Pruner
+from datastore.shim.reader import Chunk, Reader
+from datastore.shim.rpc import convert
+from datastore.shim.rpc.service import Desk
+from datastore.shim.transport.api import Call, Code, RpcError
+from datastore.shim.writer import Writer
+
+REQUEST_SECONDS: Final = 7.0
+"""How long a write may wait: etcd's 5 s and two election timeouts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Bounds on one request."""
+
+    max_bytes: int = 3 << 19
+    max_txn_ops: int = 128
+
+
+class KvService:
+    """Range, RangeStream, Put, DeleteRange, Txn, Compact."""
+
+    def __init__(
+        self, desk: Desk, reader: Reader, writer: Writer, pruner: Pruner, limits: RequestLimits
+    ) -> None:
+        self._headers = desk.headers
+        self._reader = reader
+        self._writer = writer
+        self._pruner = pruner
+        self._limits = limits
+        self._now = asyncio.get_running_loop().time
+        desk.unary("/etcdserverpb.KV/Range", self.range)
+        desk.stream("/etcdserverpb.KV/RangeStream", self.range_stream, "server_stream")
+        desk.unary("/etcdserverpb.KV/Put", self.put)
+        desk.unary("/etcdserverpb.KV/DeleteRange", self.delete_range)
+        desk.unary("/etcdserverpb.KV/Txn", self.txn)
+        desk.unary("/etcdserverpb.KV/Compact", self.compact)
+
+    def range(self, call: Call, body: bytes) -> bytes | Awaitable[bytes]:
+        """Answer at once where nothing must be waited for. Hot."""
+        op = convert.to_range(pb.RangeRequest.FromString(body))
+        check(op)
+        result = self._reader.try_range(op)
+        if result is None:
+            return self._range_later(op)
+        return convert.from_range(self._headers.at(result.revision), result)
+
+    async def _range_later(self, op: ops.Range) -> bytes:
+        result = await self._reader.range(op)
+        return convert.from_range(self._headers.at(result.revision), result)
+
+    async def range_stream(self, call: Call) -> None:
+        """Stream a range in chunks; only the last has header, count and more."""
+        request = pb.RangeRequest.FromString(await call.recv() or b"")
+        op = convert.to_range(request)
+        check(op)
+        _check_streamable(op)
+        async for chunk in self._reader.stream(op):
+            await call.send(frame(b"\x0a", self._encode_chunk(chunk)))
+
+    def _encode_chunk(self, chunk: Chunk) -> bytes:
+        if not chunk.last:
+            return b"".join(chunk.kvs)
+        tail = convert.range_tail(more=chunk.more, count=chunk.count)
+        return b"".join((self._headers.at(chunk.revision), *chunk.kvs, tail))
+
+    async def put(self, call: Call, body: bytes) -> bytes:
+        """Put one key."""
+        self._check_size(body)
+        op = convert.to_put(pb.PutRequest.FromString(body))
+        check(op)
+        result = await self._submit(op, len(body))
+        assert isinstance(result, ops.PutResult)
+        return convert.from_put(self._headers.at(result.revision), result)
+
+    async def delete_range(self, call: Call, body: bytes) -> bytes:
+        """Delete a range of keys."""
+        self._check_size(body)
+        op = convert.to_delete_range(pb.DeleteRangeRequest.FromString(body))
+        check(op)
+        result = await self._submit(op, len(body))
+        assert isinstance(result, ops.DeleteRangeResult)
+        return convert.from_delete_range(self._headers.at(result.revision), result)
+
+    async def txn(self, call: Call, body: bytes) -> bytes:
+        """Run a transaction; one that only reads is a read. Hot."""
+        op = convert.to_txn(pb.TxnRequest.FromString(body))
+        check(op, self._limits.max_txn_ops)
+        result: ops.Result
+        if is_read_only(op):
+            result = await self._reader.txn(op)
+        else:
+            self._check_size(body)
+            result = await self._submit(op, len(body))
+        assert isinstance(result, ops.TxnResult)
+        return convert.from_txn(self._headers.at(result.revision), result)
+
+    async def compact(self, call: Call, body: bytes) -> bytes:
+        """Compact; with `physical`, answer when the old revisions have left the database."""
+        request = pb.CompactionRequest.FromString(body)
+        result = await self._submit(ops.Compact(request.revision), len(body))
+        if request.physical:
+            await self._pruner.physical()
+        return self._headers.at(result.revision)
+
+    def _submit(self, op: ops.Write, size: int) -> asyncio.Future[ops.Result]:
+        return self._writer.submit(op, size, self._now() + REQUEST_SECONDS)
+
+    def _check_size(self, body: bytes) -> None:
+        if len(body) > self._limits.max_bytes:
+            raise RequestTooLarge
+
+
+def _check_streamable(op: ops.Range) -> None:
+    if op.sort_order is not ops.SortOrder.NONE or op.sort_target is not ops.SortTarget.KEY:
+        raise RpcError(Code.UNIMPLEMENTED, "RangeStream does not support custom sort orders")
+    if op.min_mod or op.max_mod or op.min_create or op.max_create:
+        raise RpcError(Code.UNIMPLEMENTED, "RangeStream does not support revision filters")

@@ -1,0 +1,156 @@
+"""etcdserverpb.Maintenance: status, alarms, defragmentation, a hash of the keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datastore.etcdpb import rpc_pb2 as pb
+from datastore.shim.backends.api import Alarm, BackendError, Row, Size, to_revision
+from datastore.shim.errors import Compacted, FutureRevision, NoLeader
+from datastore.shim.mvcc.ops import SetAlarms
+from datastore.shim.mvcc.store import Store
+from datastore.shim.replica import Replica
+from datastore.shim.rpc.header import RAFT_TERM
+from datastore.shim.rpc.kv import REQUEST_SECONDS
+from datastore.shim.rpc.service import Desk
+from datastore.shim.transport.api import Call
+from datastore.shim.writer import Writer
+
+HASH_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What this server says it is. kube-apiserver parses `version`: it must be plain semver."""
+
+    version: str
+    storage: str
+    quota_bytes: int
+
+
+class MaintenanceService:
+    """Status, Alarm, Defragment, HashKV."""
+
+    def __init__(self, desk: Desk, replica: Replica, writer: Writer, release: Release) -> None:
+        self._headers = desk.headers
+        self._health = desk.health
+        self._replica = replica
+        self._writer = writer
+        self._release = release
+        self._size = Size(0, 0)
+        self._now = asyncio.get_running_loop().time
+        desk.unary("/etcdserverpb.Maintenance/Status", self.status)
+        desk.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
+        desk.unary("/etcdserverpb.Maintenance/Defragment", self.defragment)
+        desk.unary("/etcdserverpb.Maintenance/HashKV", self.hash_kv)
+
+    async def status(self, call: Call, body: bytes) -> bytes:
+        """Describe this server, also while the database is away."""
+        replica, release = self._replica, self._release
+        with contextlib.suppress(BackendError):  # while it is away, the last size known
+            self._size = await replica.lanes.upkeep(replica.backend.size)
+        change = replica.position.change
+        answer = pb.StatusResponse(
+            version=release.version,
+            dbSize=self._size.total,
+            dbSizeInUse=self._size.in_use,
+            leader=self._headers.member_id if self._health.serving else 0,
+            raftIndex=change,
+            raftAppliedIndex=change,
+            raftTerm=RAFT_TERM,
+            errors=self._errors(),
+            storageVersion=release.storage,
+            dbSizeQuota=max(release.quota_bytes, 0),
+            downgradeInfo=pb.DowngradeInfo(),
+        )
+        return self._header() + answer.SerializeToString()
+
+    def _errors(self) -> list[str]:
+        errors = [] if self._health.serving else [NoLeader.text]
+        alarms = self._replica.store.alarms
+        errors += [f"memberID:{a.member} alarm:{pb.AlarmType.Name(a.kind)} " for a in alarms]
+        return errors
+
+    async def alarm(self, call: Call, body: bytes) -> bytes:
+        """List, raise or disarm alarms."""
+        request = pb.AlarmRequest.FromString(body)
+        if request.action == pb.AlarmRequest.GET:
+            await self._replica.read_index()
+            return self._answer_alarms(
+                [
+                    alarm
+                    for alarm in self._replica.store.alarms
+                    if request.alarm in {pb.NONE, alarm.kind}
+                ]
+            )
+        if request.alarm == pb.NONE:
+            return self._header()
+        alarm = Alarm(request.memberID, request.alarm)
+        active = [known for known in self._replica.store.alarms if known != alarm]
+        known = len(active) < len(self._replica.store.alarms)
+        if request.action == pb.AlarmRequest.ACTIVATE:
+            if not known:
+                await self._set([*active, alarm], len(body))
+            return self._answer_alarms([alarm])
+        if known:
+            await self._set(active, len(body))
+        return self._answer_alarms([alarm] if known else [])
+
+    async def _set(self, alarms: Sequence[Alarm], size: int) -> None:
+        await self._writer.submit(SetAlarms(alarms), size, self._now() + REQUEST_SECONDS)
+
+    def _answer_alarms(self, alarms: Sequence[Alarm]) -> bytes:
+        members = [
+            pb.AlarmMember(memberID=alarm.member, alarm=pb.AlarmType.ValueType(alarm.kind))
+            for alarm in alarms
+        ]
+        return self._header() + pb.AlarmResponse(alarms=members).SerializeToString()
+
+    async def defragment(self, call: Call, body: bytes) -> bytes:
+        """Give unused space back; as in etcd, the answer is empty."""
+        await self._replica.lanes.upkeep(self._replica.backend.defragment)
+        return b""
+
+    async def hash_kv(self, call: Call, body: bytes) -> bytes:
+        """Hash what can be read up to a revision: equal on every server of the database."""
+        await self._replica.read_index()
+        store = self._replica.store
+        wanted = pb.HashKVRequest.FromString(body).revision
+        revision = wanted or store.revision
+        if revision > store.revision:
+            raise FutureRevision
+        while True:
+            compacted = store.compacted
+            if revision < compacted:
+                raise Compacted(compacted)
+            crc = await self._hash(store, revision, compacted)
+            if store.compacted == compacted:
+                break
+        answer = pb.HashKVResponse(hash=crc, compact_revision=compacted, hash_revision=revision)
+        return self._header() + answer.SerializeToString()
+
+    async def _hash(self, store: Store, revision: int, compacted: int) -> int:
+        crc, first = 0, 0
+        while True:
+            page = await self._replica.history(first, revision, HASH_ROWS)
+            for row in page.rows:
+                if _is_kept(store, row, compacted):
+                    crc = zlib.crc32(repr(row).encode(), crc)
+            if not page.more:
+                return crc
+            first = to_revision(page.rows[-1].meta.id) + 1
+
+    def _header(self) -> bytes:
+        return self._headers.at(self._replica.store.revision)
+
+
+def _is_kept(store: Store, row: Row, compacted: int) -> bool:
+    """Return whether compaction keeps the row, whether or not garbage has been pruned yet."""
+    if to_revision(row.meta.id) > compacted:
+        return True
+    kept = store.at(row.meta.key, compacted)
+    return kept is not None and kept.id == row.meta.id
