@@ -17,7 +17,7 @@ class Version:
 
     __slots__ = ("create_revision", "framed", "id", "key", "lease", "version")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all six are its identity
         self,
         id: RowId,  # noqa: A002 - the field's name
         key: bytes,

@@ -17,11 +17,11 @@ _UINT64 = (1 << 64) - 1
 
 def varint(number: int) -> bytes:
     """Return `number` as a protobuf varint; a negative one as its 64-bit two's complement."""
-    if 0 <= number < 128:  # noqa: PLR2004 - one byte holds seven bits
+    if 0 <= number < 128:
         return _SMALL[number]
     number &= _UINT64
     out = bytearray()
-    while number > 127:  # noqa: PLR2004
+    while number > 127:
         out.append(number & 127 | 128)
         number >>= 7
     out.append(number)
@@ -33,7 +33,7 @@ def frame(tag: bytes, message: bytes) -> bytes:
     return tag + varint(len(message)) + message
 
 
-def frame_key_value(  # noqa: PLR0913, PLR0917 - the six fields of the message
+def frame_key_value(  # noqa: PLR0917 - the six fields of the message
     key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
 ) -> bytes:
     """Return a framed KeyValue. Zero fields are left out, as protobuf does."""
@@ -49,3 +49,48 @@ def frame_key_value(  # noqa: PLR0913, PLR0917 - the six fields of the message
     if lease:
         parts += (b"\x30", varint(lease))
     return frame(FIELD_2, b"".join(parts))
+
+
+def frame_metadata(
+    key: bytes, create_revision: int, mod_revision: int, version: int, lease: int
+) -> bytes:
+    """Return a framed KeyValue without its value, for `keys_only`."""
+    return frame_key_value(key, create_revision, mod_revision, version, b"", lease)
+
+
+def value_of(framed: bytes) -> bytes:
+    """Return the value inside a framed KeyValue made by `frame_key_value`."""
+    at = _skip_varint(framed, 1)
+    size = len(framed)
+    while at < size:
+        tag = framed[at]
+        at += 1
+        if tag in _LENGTH_DELIMITED:
+            length, at = _read_varint(framed, at)
+            if tag == _VALUE:
+                return framed[at : at + length]
+            at += length
+        else:
+            at = _skip_varint(framed, at)
+    return b""
+
+
+_VALUE = 0x2A
+_LENGTH_DELIMITED = (0x0A, _VALUE)
+
+
+def _skip_varint(data: bytes, at: int) -> int:
+    while data[at] & 128:
+        at += 1
+    return at + 1
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
