@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from datastore.shim.backends.api import RowId
 from datastore.shim.watch.groups import Group, Groups
 from datastore.shim.watch.history import HistoryReader, Stretch
-from datastore.shim.watch.watcher import Watcher
+from datastore.shim.watch.watcher import State, Watcher
 
 
 class Part:
@@ -106,17 +106,15 @@ class Backlog:
 
         The result holds for the current step of the loop: hand it over before waiting again.
         """
-        stretch = await history.read(first, last)
+        # A watcher that comes while this waits was not asked for its keys: it has to wait as well.
+        present = list(self._watchers)
+        stretch = await history.read(first, last, self._groups.want)
         while True:
-            receivers = self._receivers(stretch)
+            receivers = [watcher for watcher in present if _is_due(watcher, stretch)]
             found, missing = self._match(stretch, {watcher.group for watcher in receivers})
             if not missing:
                 return Serving(stretch.last, receivers, found)
             await history.complete(stretch, missing)
-
-    def _receivers(self, stretch: Stretch) -> list[Watcher]:
-        first, last = stretch.first, stretch.last
-        return [w for w in self._watchers if first <= w.next <= last and not w.feed.blocked]
 
     def _match(
         self, stretch: Stretch, wanted: AbstractSet[Group | None]
@@ -133,3 +131,11 @@ class Backlog:
                 for event in moment.events:
                     missing.update(event.missing(prev_kv=group.prev_kv))
         return found, sorted(missing)
+
+
+def _is_due(watcher: Watcher, stretch: Stretch) -> bool:
+    return (
+        watcher.state is State.UNSYNCED
+        and stretch.first <= watcher.next <= stretch.last
+        and not watcher.feed.blocked
+    )

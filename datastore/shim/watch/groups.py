@@ -55,6 +55,10 @@ class Groups:
             self._index.remove(group)
             del self._groups[_same(watcher)]
 
+    def want(self, key: bytes) -> bool:
+        """Return whether anyone watches the key."""
+        return bool(self._index.find(key))
+
     def gather(self, events: Sequence[Event]) -> dict[Group, list[bytes] | None]:
         """Return each group's encoded events, None where a value is missing. Hot."""
         find = self._index.find

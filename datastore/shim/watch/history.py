@@ -1,15 +1,15 @@
-"""Past events: the ring of recent ones in memory, and pages of the log before that."""
+"""Past events: a ring of recent ones, what the index knows before that, and pages of the log."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from datastore.shim.backends.api import Corrupt, Page, RowId
+from datastore.shim.backends.api import SUB_BITS, Corrupt, Page, RowId
 from datastore.shim.errors import Compacted
 from datastore.shim.mvcc.version import Change, Version
 from datastore.shim.watch import events as encoding
@@ -23,6 +23,9 @@ MAX_REVISIONS = 1000
 
 _TARGET_BYTES = 4 << 20
 _MIN_ROWS = 16
+_MAX_SCAN = 4096
+
+_id = attrgetter("id")
 
 
 class Moment(NamedTuple):
@@ -80,6 +83,11 @@ class Ring:
 class HistoryReader:
     """The one reader of past events that all unsynced watchers of a hub share.
 
+    Recent revisions come from the ring. Older ones above the compacted revision come from the
+    index, which knows all their changes: only values that somebody is to be told are fetched, by
+    primary key, so a narrow range costs little however much else was written. The compacted
+    revision itself, which the index holds in part, is read from the log.
+
     Args:
         store: the index, which knows what a change replaced.
         history: `Backend.history` in a lane of its own.
@@ -98,24 +106,32 @@ class HistoryReader:
         self._store = store
         self._history = history
         self._values = values
+        self._ring_bytes = ring_bytes
         self._rows = 256
         self.ring = Ring(store.revision + 1, ring_bytes)
 
-    async def read(self, first: int, last: int) -> Stretch:
+    def reset(self, store: Store) -> None:
+        """Go on with another store; the ring starts anew at its revision."""
+        self._store = store
+        self.ring = Ring(store.revision + 1, self._ring_bytes)
+
+    async def read(self, first: int, last: int, wants: Callable[[bytes], bool]) -> Stretch:
         """Return whole revisions from `first`, at most to `last`.
 
-        From the ring this returns without a turn of the loop.
+        Changes of keys that nobody `wants` may be left out.
 
         Raises:
             Compacted: rows of `first` may be pruned; its `revision` is the oldest that is whole.
         """
         if first >= self.ring.first:
             return self.ring.read(first, last)
+        if first > self._store.compacted:
+            return self._recall(first, last, wants)
         page = await self._history(first, last, self._rows)
         if page.pruned > first:
             raise Compacted(page.pruned)
         moments = self._to_moments(page)
-        self._adapt(page)
+        self._adapt([row.value for row in page.rows if row.value is not None])
         return Stretch(first, moments[-1].revision if page.more else last, moments)
 
     async def complete(self, stretch: Stretch, ids: Sequence[RowId]) -> None:
@@ -134,6 +150,7 @@ class HistoryReader:
                     event.previous = self._store.previous(event.version)
             raise
         encoding.fill(everything, values)
+        self._adapt(values.values())
         lost = [row for row in ids if row not in values]
         if lost:
             raise Corrupt(f"{len(lost)} rows of the log are missing, row id {lost[0]} first")
@@ -154,8 +171,28 @@ class HistoryReader:
             for revision, of in groupby(events, key=lambda event: event.version.mod_revision)
         ]
 
-    def _adapt(self, page: Page) -> None:
-        """Ask for as many rows next time as make about `_TARGET_BYTES`."""
-        if page.rows:
-            mean = 1 + sum(len(row.value or b"") for row in page.rows) // len(page.rows)
+    def _recall(self, first: int, last: int, wants: Callable[[bytes], bool]) -> Stretch:
+        recent = self._store.index.recent
+        at = bisect_left(recent, first << SUB_BITS, key=_id)
+        end = bisect_left(recent, (last + 1) << SUB_BITS, key=_id)
+        scan_end = min(end, at + _MAX_SCAN)
+        moments: list[Moment] = []
+        found, revision = 0, last
+        while at < scan_end and found < self._rows:
+            revision = recent[at].mod_revision
+            events = []
+            while at < end and recent[at].mod_revision == revision:
+                version = recent[at]
+                at += 1
+                if wants(version.key):
+                    events.append(Event(Change(version, self._store.previous(version))))
+            if events:
+                moments.append(Moment(revision, events, 0))
+                found += len(events)
+        return Stretch(first, last if at == end else revision, moments)
+
+    def _adapt(self, values: Collection[bytes]) -> None:
+        """Take as many rows next time as make about `_TARGET_BYTES`."""
+        if values:
+            mean = 1 + sum(map(len, values)) // len(values)
             self._rows = max(_MIN_ROWS, min(MAX_REVISIONS, _TARGET_BYTES // mean))

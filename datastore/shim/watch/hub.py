@@ -259,6 +259,33 @@ class Hub:
             self.cancel(watcher)
             watcher.feed.stream.canceled(watcher, self._compacted)
 
+    def reset(self, store: Store) -> None:
+        """Go on with a store that was loaded anew: changes between the two were not published."""
+        first = self.revision + 1
+        self._history.reset(store)
+        self.revision = store.revision
+        if store.revision >= first:
+            self._waiting.clear()
+            for feed in self._feeds.values():
+                for watcher in feed.watchers:
+                    self._jump(watcher, first)
+            self._wake.set()
+        self.compacted(store.compacted)
+
+    def _jump(self, watcher: Watcher, first: int) -> None:
+        if watcher.state is State.WAITING:
+            if watcher.next > self.revision:
+                self._waiting.setdefault(watcher.next, {})[watcher] = None
+                return
+            watcher.move(Step.REACH)
+        elif watcher.state is State.SYNCED:
+            self._synced.remove(watcher)
+            watcher.next = first
+        else:
+            return
+        watcher.move(Step.MISS)
+        self._backlog.add(watcher)
+
     async def run(self) -> None:
         """Feed unsynced watchers from history until cancelled."""
         pause = 0.0
