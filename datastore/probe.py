@@ -177,13 +177,15 @@ def _place(what: HttpProbe) -> str:
 def _words(error: Exception) -> str:
     """Return the reason of an error without Python's or C's decoration."""
     root: BaseException = error
-    # httpx wraps the operating system's error twice.
-    while not isinstance(root, OSError) and (deeper := root.__cause__ or root.__context__):
+    # httpx wraps the operating system's error several times.
+    while not (isinstance(root, OSError) and root.errno):
+        deeper = root.__cause__ or root.__context__
+        if isinstance(root, BaseExceptionGroup):
+            deeper = root.exceptions[0]
+        if deeper is None:
+            return str(error).lower() or type(error).__name__
         root = deeper
     if isinstance(root, ssl.SSLError) and root.reason:
         return root.reason.lower().replace("_", " ")
-    if isinstance(root, OSError) and root.errno in errno.errorcode:
-        return os.strerror(root.errno).lower()
-    if isinstance(root, OSError) and root.strerror:
-        return root.strerror.lower()
-    return str(error) or type(error).__name__
+    known = root.errno in errno.errorcode
+    return (os.strerror(root.errno) if known else root.strerror or str(root)).lower()

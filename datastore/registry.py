@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from datastore.dsn import Dsn
 from datastore.endpoint import Endpoint
-from datastore.errors import UnknownKind
+from datastore.errors import Problem, UnknownKind
 from datastore.launch import ProcessSpec
 from datastore.paths import Paths
 
@@ -67,6 +67,15 @@ class Request:
 
 
 Factory = Callable[[Request], Datastore]
+
+
+def taken_flags(
+    extra_args: Mapping[str, str], taken: Collection[str], path: str
+) -> Iterator[Problem]:
+    """Yield a problem for each extra argument that the datastore has to decide itself."""
+    for name in extra_args:
+        if name in taken:
+            yield Problem(f"{path}.extraArgs.{name}", "", "is decided by byre; leave it out")
 
 
 def schemes() -> Sequence[str]:

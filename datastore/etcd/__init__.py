@@ -1,0 +1,1 @@
+"""etcd as a datastore: managed by byre, or run by someone else."""
