@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +26,7 @@ from supervisor.logview import component_logs, follow, show
 from supervisor.plan import Plan, make_plan
 from supervisor.planview import plan_to_json, plan_to_text
 from supervisor.progress import TerminalProgress
+from supervisor.release import byre_version
 from supervisor.removal import remove
 from supervisor.status import ask_status
 
@@ -264,7 +264,7 @@ def kubectl(place: Place, arguments: tuple[str, ...]) -> NoReturn:
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text")
 def version(output: str) -> None:
     """Show the version of byre and of the Kubernetes that it runs by default."""
-    known = {"byre": distribution_version("byre"), "kubernetes": Config().spec.kubernetes.version}
+    known = {"byre": byre_version(), "kubernetes": Config().spec.kubernetes.version}
     if output == "json":
         click.echo(json.dumps(known))
     else:

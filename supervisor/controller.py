@@ -10,7 +10,6 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +25,7 @@ from supervisor.identity import IdentityGuard
 from supervisor.orphans import Orphan, end_orphans, find_orphans
 from supervisor.plan import Plan, component_names, listeners, make_plan
 from supervisor.preflight import DataDirLock, check_directories, check_ports
+from supervisor.release import byre_version
 from supervisor.runtime import Runtime
 from supervisor.status import Status, describe, serve_status, socket_path
 
@@ -129,7 +129,7 @@ async def _run(order: Order, plan: Plan, on_ready: Callable[[Plan], None]) -> No
         fraction=random.random,  # noqa: S311 (jitter is no secret)
     )
     about = {
-        "version": version("byre"),
+        "version": byre_version(),
         "pid": os.getpid(),
         "single": order.single,
         "data_dir": str(order.paths.data_dir),

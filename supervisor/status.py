@@ -123,14 +123,16 @@ def _listen(path: Path) -> socket.socket:
 def ask_status(run_dir: Path) -> Status:
     """Return what a running byre says; raises NotRunning."""
     path = socket_path(run_dir)
-    transport = httpx.HTTPTransport(uds=str(path))
     try:
+        # Asked before httpx is: it does not close a socket that cannot be connected.
+        with socket.socket(socket.AF_UNIX) as attempt:
+            attempt.connect(str(path))
+        transport = httpx.HTTPTransport(uds=str(path))
         with httpx.Client(transport=transport, timeout=10) as client:
-            answer = client.get("http://byre/status").raise_for_status()
-            content = answer.json()
+            content = client.get("http://byre/status").raise_for_status().json()
     except PermissionError as error:
         raise NotRunning(f"cannot open {path}: permission denied; try as root") from error
-    except (httpx.HTTPError, json.JSONDecodeError) as error:
+    except (OSError, httpx.HTTPError, json.JSONDecodeError) as error:
         raise NotRunning(
             f"no byre answers at {path}; start one with `byre controller`, or name its data "
             "directory with --data-dir"
