@@ -25,7 +25,7 @@ from supervisor.errors import NotRunning, SupervisorError
 from supervisor.logview import component_logs, follow, show
 from supervisor.plan import Plan, make_plan
 from supervisor.planview import plan_to_json, plan_to_text
-from supervisor.progress import TerminalProgress
+from supervisor.progress import Report, TerminalProgress, silent
 from supervisor.release import byre_version
 from supervisor.removal import remove
 from supervisor.status import ask_status
@@ -60,13 +60,13 @@ class Place:
         """Read the configuration; a file that was named must exist."""
         return configuration.load(self.config_file or self.paths.config_file)
 
-    def binaries(self, config: Config, progress: Any) -> Binaries:
+    def binaries(self, config: Config, report: Report = silent) -> Binaries:
         """Return the finder of executables."""
         return Binaries(
             self.paths.cache_dir,
             kubernetes=config.spec.kubernetes.version,
             explicit=configuration.explicit_binaries(config),
-            progress=progress,
+            report=report,
         )
 
 
@@ -161,7 +161,7 @@ def plan(
     """Show what would run, without starting or changing anything; secrets are left out."""
     place = _place(context, config, data_dir)
     settings = place.load()
-    finder = place.binaries(settings, _silent())
+    finder = place.binaries(settings)
 
     def binary(name: str) -> Path:
         return finder.find(name) or Path(name)
@@ -322,12 +322,6 @@ def _read_kubeconfig(place: Place) -> Path:
             "name its directory: byre --data-dir DIR kubectl ..."
         ) from error
     return path
-
-
-def _silent() -> Any:
-    from supervisor.progress import SILENT
-
-    return SILENT
 
 
 def main() -> NoReturn:
