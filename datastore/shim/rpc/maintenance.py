@@ -72,7 +72,10 @@ class MaintenanceService:
     def _errors(self) -> list[str]:
         errors = [] if self._health.serving else [NoLeader.text]
         alarms = self._replica.store.alarms
-        errors += [f"memberID:{a.member} alarm:{pb.AlarmType.Name(a.kind)} " for a in alarms]
+        errors += [
+            f"memberID:{a.member} alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(a.kind))} "
+            for a in alarms
+        ]
         return errors
 
     async def alarm(self, call: Call, body: bytes) -> bytes:

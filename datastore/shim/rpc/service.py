@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import DecodeError
 
@@ -24,7 +25,13 @@ _FAILURES = (ShimError, RpcError, DecodeError, BackendError)
 class Desk:
     """Registers handlers so that every error leaves as a gRPC status and every call is counted."""
 
-    def __init__(self, transport: Transport, headers: Headers, health: Health) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        headers: Headers,
+        health: Health,
+        observe: Callable[[str, float], None] | None = None,
+    ) -> None:
         self.headers = headers
         self.health = health
         self.started: Counter[str] = Counter()
@@ -34,6 +41,7 @@ class Desk:
         self.kinds: dict[str, str] = {}
         """Kind of each path, as etcd's metrics call them."""
         self._transport = transport
+        self._observe = observe
         self._streams: dict[asyncio.Task[object], Call] = {}
         self._doomed: dict[asyncio.Task[object], ShimError] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -42,7 +50,10 @@ class Desk:
     def unary(self, path: str, handler: Unary) -> None:
         """Serve a method with one request and one answer."""
         self.kinds[path] = "unary"
-        self._transport.unary(path, self._guard(path, handler))
+        guarded = self._guard(path, handler)
+        if self._observe is not None:
+            guarded = _timed(path, guarded, self._observe)
+        self._transport.unary(path, guarded)
 
     def stream(self, path: str, handler: Stream, kind: str = "bidi_stream") -> None:
         """Serve a method that streams at least one way."""
@@ -135,6 +146,20 @@ class Desk:
 
     def _leader_lost(self) -> None:
         self.end_streams(NoLeader(), with_leader_only=True)
+
+
+def _timed(path: str, handler: Unary, observe: Callable[[str, float], None]) -> Unary:
+    """Return a handler that also tells how long each call took (--metrics extensive)."""
+
+    async def serve(call: Call, body: bytes) -> bytes:
+        start = time.perf_counter()
+        try:
+            answer = handler(call, body)
+            return answer if isinstance(answer, bytes) else await answer
+        finally:
+            observe(path, time.perf_counter() - start)
+
+    return serve
 
 
 def to_refusal(error: Exception) -> RpcError:

@@ -1,0 +1,139 @@
+"""The command line of the datastore: ``python -m datastore serve``.
+
+Exit codes: 0 stopped by a signal, 1 a fault of ours, 2 options that cannot be served, 3 the store
+cannot be opened, 4 an address cannot be listened on, 5 the store failed while it was served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from datastore.shim.options import ServeOptions
+
+EXIT_USAGE: Final = 2
+EXIT_STORE: Final = 3
+EXIT_LISTEN: Final = 4
+EXIT_FAILED: Final = 5
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS: Final = (
+    ("datastore", "URL", "sqlite:///PATH, or fd:N to read the URL from a file descriptor."),
+    ("datastore-file", "FILE", "File that holds the URL of the datastore."),
+    ("listen-client-urls", "URLS", "Where to serve: http(s)://HOST:PORT, unix(s):///PATH."),
+    ("advertise-client-urls", "URLS", "What the member list tells clients. [as listened on]"),
+    (
+        "listen-metrics-urls",
+        "URLS",
+        "Where to serve /health, /livez, /readyz, /version, /metrics.",
+    ),
+    ("name", "NAME", "Name of this member. [default]"),
+    ("cert-file", "FILE", "Certificate of the server (PEM)."),
+    ("key-file", "FILE", "Key of the server (PEM)."),
+    ("trusted-ca-file", "FILE", "CA of the clients' certificates, which are mandatory then."),
+    ("watch-progress-notify-interval", "DURATION", "Between progress notifications. [10m]"),
+    ("max-txn-ops", "N", "Most operations in a transaction. [128]"),
+    ("max-request-bytes", "N", "Largest write. [1572864]"),
+    ("max-concurrent-streams", "N", "Most streams of a connection."),
+    ("quota-backend-bytes", "N", "Size at which writes are refused; 0 is 2 GiB, -1 none. [0]"),
+    ("min-lease-ttl", "SECONDS", "Shortest lease. [2]"),
+    ("value-cache-bytes", "N", "Bytes of values kept in memory. [268435456]"),
+    ("grpc-keepalive-min-time", "DURATION", "Shortest interval of a client's pings. [5s]"),
+    ("grpc-keepalive-interval", "DURATION", "Between the server's pings. [2h]"),
+    ("grpc-keepalive-timeout", "DURATION", "Until a ping without answer ends a connection. [20s]"),
+    ("metrics", "KIND", "basic, or extensive with the time that each call took. [basic]"),
+    ("log-level", "LEVEL", "debug, info, warn or error. [info]"),
+    ("log-format", "FORMAT", "console or json. [console]"),
+)
+_SWITCHES: Final = (
+    ("client-cert-auth", "Clients must have a certificate of the trusted CA."),
+    ("allow-plaintext-tcp", "Serve plain text off loopback: everybody can read everything."),
+)
+
+
+def _with_options(command: Command) -> Command:
+    for name, help_text in reversed(_SWITCHES):
+        # As in Go, both `--x` and `--x=true`.
+        command = click.option(
+            f"--{name}", is_flag=False, flag_value="true", metavar="[BOOL]", help=help_text
+        )(command)
+    for name, metavar, help_text in reversed(_OPTIONS):
+        command = click.option(f"--{name}", metavar=metavar, help=help_text)(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Serve a SQL database as an etcd v3 cluster of one member."""
+
+
+@main.command()
+@_with_options
+def serve(**texts: str | None) -> None:
+    """Serve one datastore until SIGTERM or SIGINT.
+
+    The datastore's URL comes from --datastore, --datastore-file or the environment variable
+    BYRE_DATASTORE; one with a password must not be given on the command line.
+    """
+    # The C core logs to standard error whatever Python does; its noise is no news to anybody.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from datastore.shim.logs import set_up
+    from datastore.shim.options import ENVIRONMENT_VARIABLE, BadOptions, parse
+
+    named = {name.replace("_", "-"): text for name, text in texts.items()}
+    try:
+        options = parse(named, os.environ)
+    except BadOptions as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        sys.exit(EXIT_USAGE)
+    os.environ.pop(ENVIRONMENT_VARIABLE, None)
+    set_up(options.log_level, as_json=options.log_json)
+    sys.exit(_run(options))
+
+
+def _run(options: ServeOptions) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_serve(options))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(options))
+
+
+async def _serve(options: ServeOptions) -> int:
+    """Serve until a signal or the end of the store; return the exit code."""
+    from datastore.shim.backends.api import BackendError
+    from datastore.shim.server import CannotListen, Shim
+
+    log = logging.getLogger(__name__)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Shim(options) as shim:
+            stopping = asyncio.ensure_future(stop.wait())
+            failing = asyncio.ensure_future(shim.failure())
+            await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if failing.done():
+                log.error("the store must not be served", extra={"reason": failing.result()})
+                return EXIT_FAILED
+            failing.cancel()
+    except CannotListen as error:
+        log.error("%s", error)  # noqa: TRY400 - foreseeable, no traceback
+        return EXIT_LISTEN
+    except BackendError as error:
+        log.error("cannot open the store: %s", error)  # noqa: TRY400
+        return EXIT_STORE
+    return 0

@@ -1,0 +1,242 @@
+"""One server: builds the parts, runs them, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+from collections.abc import Coroutine
+from typing import Final, Self
+
+from datastore.shim.backends.api import Alarm, Backend, BackendError, Member, Size
+from datastore.shim.errors import ShimError, Stopped
+from datastore.shim.expirer import Expirer
+from datastore.shim.health import Health
+from datastore.shim.http import Checks, HttpServer, Pages
+from datastore.shim.lanes import thread_lanes
+from datastore.shim.metrics import Metrics
+from datastore.shim.mvcc.ops import SetAlarms
+from datastore.shim.options import ServeOptions, is_loopback
+from datastore.shim.pruner import Pruner
+from datastore.shim.reader import Reader
+from datastore.shim.replica import Replica
+from datastore.shim.rpc.cluster import ClusterService
+from datastore.shim.rpc.header import Headers, derive_member_id
+from datastore.shim.rpc.health import HealthService
+from datastore.shim.rpc.kv import KvService, RequestLimits
+from datastore.shim.rpc.lease import LeaseService
+from datastore.shim.rpc.maintenance import MaintenanceService, Release
+from datastore.shim.rpc.service import Desk
+from datastore.shim.rpc.watch import WatchService
+from datastore.shim.timing import TimedBackend
+from datastore.shim.transport.api import Limits, Transport
+from datastore.shim.transport.grpcio import GrpcioTransport
+from datastore.shim.watch.history import HistoryReader
+from datastore.shim.watch.hub import Hub
+from datastore.shim.writer import Writer
+
+log = logging.getLogger(__name__)
+
+API_VERSION: Final = "3.7.3"
+"""The etcd whose API this is. Plain semver: kube-apiserver parses it (contract 3.4)."""
+STORAGE_VERSION: Final = "3.7.0"
+NOSPACE: Final = 1
+RECV_OVERHEAD: Final = 512 << 10
+SIZE_SECONDS: Final = 2.0
+GRACE_SECONDS: Final = 5.0
+
+
+class CannotListen(Exception):
+    """A URL cannot be bound."""
+
+    def __init__(self, url: str, error: OSError) -> None:
+        super().__init__(f"cannot listen on {url}: {(error.strerror or str(error)).lower()}")
+
+
+class Shim:
+    """An etcd over one backend. Use as an asynchronous context manager.
+
+    Args:
+        options: What to serve.
+        backend: The backend, where it is not to be made from `options.datastore`.
+    """
+
+    replica: Replica
+    hub: Hub
+    writer: Writer
+    desk: Desk
+    headers: Headers
+    release: Release
+
+    def __init__(self, options: ServeOptions, backend: Backend | None = None) -> None:
+        self.health = Health()
+        self.size = Size(0, 0)
+        self.urls: list[str] = []
+        """Client URLs as they were bound."""
+        self.http_urls: list[str] = []
+        self._options = options
+        self._given = backend
+        self._metrics = Metrics(extensive=options.extensive_metrics)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._transport: Transport | None = None
+        self._http: HttpServer | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the store and listen.
+
+        Raises:
+            NotReady: the store cannot be opened; the message says what to do.
+            BackendError: the store cannot be read.
+            CannotListen: an address cannot be bound.
+        """
+        try:
+            await self._open()
+            await self._listen()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Refuse new calls, finish those under way, close the store."""
+        await self._stop()
+
+    async def failure(self) -> str:
+        """Wait until the store must not be served any more and return why."""
+        return await self.health.failure()
+
+    async def _open(self) -> None:
+        options = self._options
+        backend = TimedBackend(self._given or _connect(options), self._metrics.observe_sql)
+        lanes = thread_lanes()
+        self.replica = Replica(backend, lanes, self.health, cache_bytes=options.cache_bytes)
+        await self.replica.start()
+        store, replica = self.replica.store, self.replica
+        self.hub = Hub(store, HistoryReader(store, replica.history, replica.values))
+        replica.attach(self.hub)
+        self.writer = Writer(replica)
+        cluster_id = replica.head.cluster_id
+        self.headers = Headers(cluster_id, derive_member_id(cluster_id, options.name))
+        self.release = Release(API_VERSION, STORAGE_VERSION, options.quota_bytes)
+        # The index lives for ever: what is spared here is every later collection.
+        gc.collect()
+        gc.freeze()
+        log.info(
+            "store opened",
+            extra={"revision": store.revision, "keys": store.key_count, "cluster": cluster_id},
+        )
+
+    async def _listen(self) -> None:
+        options, replica, writer = self._options, self.replica, self.writer
+        limits = Limits(
+            max_recv=options.max_request_bytes + RECV_OVERHEAD,
+            max_streams=options.max_concurrent_streams,
+            keepalive=options.keepalive.interval,
+            keepalive_timeout=options.keepalive.timeout,
+            min_ping=options.keepalive.min_time,
+        )
+        self._transport = transport = GrpcioTransport(limits)
+        self.desk = desk = Desk(transport, self.headers, self.health, self._metrics.observe_call)
+        # Ports of 0 are known only after binding: the list is filled then.
+        advertised = list(options.advertise_client_urls)
+        me = Member(self.headers.member_id, options.name, advertised, 0)
+        reader = Reader(replica, chunk_bytes=options.max_request_bytes)
+        expirer, pruner = Expirer(replica, writer), Pruner(replica, me)
+        request_limits = RequestLimits(options.max_request_bytes, options.max_txn_ops)
+        KvService(desk, reader, writer, pruner, request_limits)
+        WatchService(desk, replica, self.hub)
+        LeaseService(desk, replica, writer, expirer, options.min_lease_ttl)
+        ClusterService(desk, replica, me)
+        MaintenanceService(desk, replica, writer, self.release)
+        HealthService(desk)
+        self._metrics.show(self)
+        for work in (
+            replica.follow(),
+            writer.run(),
+            expirer.run(),
+            pruner.run(),
+            self.hub.run(),
+            self._notify_progress(),
+            self._watch_size(),
+        ):
+            self._run(work)
+        checks = Checks(self.health, replica, reader)
+        self._http = HttpServer(Pages(checks, self._metrics, self.release))
+        await self._bind(transport, self._http)
+        advertised[:] = options.advertise_client_urls or self.urls
+
+    async def _bind(self, transport: Transport, http: HttpServer) -> None:
+        tls = self._options.tls
+        for url in self._options.listen_client_urls:
+            try:
+                self.urls.append(await transport.listen(url, tls if _is_secure(url) else None))
+            except OSError as error:
+                raise CannotListen(url, error) from error
+            if url.startswith("http:") and is_loopback(url):
+                log.warning(
+                    "plain text: every local user can read and write everything",
+                    extra={"url": self.urls[-1]},
+                )
+        for url in self._options.listen_metrics_urls:
+            try:
+                self.http_urls.append(await http.listen(url, tls))
+            except OSError as error:
+                raise CannotListen(url, error) from error
+        log.info("serving", extra={"urls": ",".join(self.urls), "http": ",".join(self.http_urls)})
+
+    async def _stop(self) -> None:
+        if self._transport is not None:
+            self.desk.end_streams(Stopped())
+            await self._transport.drain(GRACE_SECONDS)
+        if self._http is not None:
+            await self._http.stop()
+        if self._tasks:
+            await self.writer.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "replica"):
+            await self.replica.close()
+        log.info("stopped")
+
+    def _run(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part that dies takes the server with it: half a server would lie."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a part of the server died", exc_info=error)
+            self.health.fail(f"a part of the server died: {error!r}")
+
+    async def _notify_progress(self) -> None:
+        interval = self._options.watch_progress_notify_seconds
+        while True:
+            await asyncio.sleep(interval * random.uniform(1.0, 1.1))  # noqa: S311 - as etcd
+            self.hub.progress_tick()
+
+    async def _watch_size(self) -> None:
+        """Keep the size known, and raise NOSPACE when it passes the quota."""
+        replica, quota = self.replica, self._options.quota_bytes
+        mine = Alarm(self.headers.member_id, NOSPACE)
+        while True:
+            try:
+                self.size = await replica.lanes.upkeep(replica.backend.size)
+                if 0 < quota < self.size.total and mine not in replica.store.alarms:
+                    log.error("the database is larger than its quota", extra={"quota": quota})
+                    await self.writer.submit(SetAlarms([*replica.store.alarms, mine]), 0)
+            except (BackendError, ShimError) as error:
+                log.warning("the database's size is not known", extra={"reason": str(error)})
+            await asyncio.sleep(SIZE_SECONDS)
+
+
+def _connect(options: ServeOptions) -> Backend:
+    from datastore.shim.backends.registry import connect
+
+    return connect(options.datastore)
+
+
+def _is_secure(url: str) -> bool:
+    return url.startswith(("https:", "unixs:"))

@@ -1,0 +1,125 @@
+"""A backend that measures how long another one takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar, TypeVarTuple
+
+from datastore.shim.backends.api import (
+    Alarm,
+    Appended,
+    AuthState,
+    Backend,
+    Batch,
+    Closeable,
+    Commit,
+    Head,
+    Lease,
+    Member,
+    Meta,
+    Moved,
+    Page,
+    RowId,
+    Size,
+    Tail,
+    Turn,
+)
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+Observe = Callable[[str, float], None]
+"""Takes the name of an operation and the seconds it took."""
+
+
+class TimedBackend:
+    """Passes every call on and tells how long it took, whether it succeeded or not."""
+
+    def __init__(self, backend: Backend, observe: Observe) -> None:
+        self.shared = backend.shared
+        self.inline = backend.inline
+        self._backend = backend
+        self._observe = observe
+
+    def open(self) -> Head:
+        return self._timed("open", self._backend.open)
+
+    def head(self) -> Head:
+        return self._timed("head", self._backend.head)
+
+    def commit(self, change: int) -> Commit | None:
+        return self._timed("commit", self._backend.commit, change)
+
+    def append(self, batch: Batch) -> Appended | Moved:
+        """Append; what remains to be synced is measured by itself."""
+        result = self._timed("append", self._backend.append, batch)
+        if isinstance(result, Appended) and result.sync is not None:
+            sync = result.sync
+            return result._replace(sync=lambda: self._timed("sync", sync))
+        return result
+
+    def turn(self) -> AbstractContextManager[Turn]:
+        return self._backend.turn()
+
+    @contextmanager
+    def load(self) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
+        start = time.perf_counter()
+        try:
+            with self._backend.load() as loaded:
+                yield loaded
+        finally:
+            self._observe("load", time.perf_counter() - start)
+
+    def tail(self, position: Commit, limit: int) -> Tail:
+        return self._timed("tail", self._backend.tail, position, limit)
+
+    def history(self, first: int, last: int, limit: int) -> Page:
+        return self._timed("history", self._backend.history, first, last, limit)
+
+    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
+        return self._timed("values", self._backend.values, ids)
+
+    def leases(self) -> Sequence[Lease]:
+        return self._timed("leases", self._backend.leases)
+
+    def keep_alive(self, ids: Sequence[int]) -> set[int]:
+        return self._timed("keep_alive", self._backend.keep_alive, ids)
+
+    def expire(self, limit: int) -> Sequence[int]:
+        return self._timed("expire", self._backend.expire, limit)
+
+    def promote(self) -> None:
+        self._timed("promote", self._backend.promote)
+
+    def auth(self) -> AuthState:
+        return self._timed("auth", self._backend.auth)
+
+    def alarms(self) -> Sequence[Alarm]:
+        return self._timed("alarms", self._backend.alarms)
+
+    def prune(self, pruned: int, ids: Sequence[RowId]) -> None:
+        self._timed("prune", self._backend.prune, pruned, ids)
+
+    def heartbeat(self, me: Member) -> Sequence[Member]:
+        return self._timed("heartbeat", self._backend.heartbeat, me)
+
+    def size(self) -> Size:
+        return self._timed("size", self._backend.size)
+
+    def defragment(self) -> None:
+        self._timed("defragment", self._backend.defragment)
+
+    def listen(self, wake: Callable[[], None]) -> Closeable | None:
+        return self._backend.listen(wake)
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def _timed(self, name: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        start = time.perf_counter()
+        try:
+            return call(*args)
+        finally:
+            self._observe(name, time.perf_counter() - start)
