@@ -36,7 +36,7 @@ servers: .venv/dev ## build etcd, etcdctl, kine and the checkers for the tests
 	$(PY) -m tests.tools.build >/dev/null
 
 kube: .venv/dev ## obtain the Kubernetes binaries
-	$(PY) -m supervisor.binaries kube-apiserver kube-controller-manager kube-scheduler kubectl
+	$(PY) -m tests.tools.kube
 
 clean: ## remove what the other targets left in the checkout
 	rm -rf .venv build dist .hypothesis .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
