@@ -1,0 +1,98 @@
+"""What clients were told stays true: concurrently, over crashes, pauses and compactions."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.etcd import etcd
+from tests.support.linearizability import Workload
+from tests.support.running import Server
+from tests.support.servers import Binaries
+from tests.support.shim import shim
+
+
+@pytest.fixture(params=["etcd", "sqlite"])
+def server(request: pytest.FixtureRequest, binaries: Binaries, tmp_path: Path) -> Iterator[Server]:
+    started = (
+        etcd(binaries.etcd, tmp_path) if request.param == "etcd" else shim(tmp_path, request.param)
+    )
+    started.start()
+    yield started
+    started.close()
+
+
+@asynccontextmanager
+async def working(workload: Workload) -> AsyncIterator[None]:
+    """Keep the clients busy, and compact the history under them."""
+    stop = asyncio.Event()
+
+    async def compact() -> None:
+        async with Client(workload.target) as client:
+            while True:
+                await workload.history.until_completed(150)
+                answer = await client.get(b"\0", serializable=True)
+                await client.compact(max(1, answer.header.revision - 5))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(workload.run(stop))
+        compaction = group.create_task(compact())
+        await workload.history.until_completed(100)
+        yield
+        await workload.history.until_completed(200)
+        compaction.cancel()
+        stop.set()
+
+
+async def test_concurrent_clients(server: Server, binaries: Binaries, tmp_path: Path) -> None:
+    workload = Workload(server.target)
+    async with working(workload):
+        await workload.history.until_completed(1000)
+    workload.history.check(binaries.porcupine_check, tmp_path)
+
+
+async def test_kill_and_restart(server: Server, binaries: Binaries, tmp_path: Path) -> None:
+    workload = Workload(server.target)
+    async with working(workload):
+        for _ in range(3):
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await workload.history.until_completed(100)
+    workload.history.check(binaries.porcupine_check, tmp_path)
+
+
+async def test_pause_and_continue(server: Server, binaries: Binaries, tmp_path: Path) -> None:
+    workload = Workload(server.target)
+    async with working(workload):
+        server.signal(signal.SIGSTOP)
+        await workload.history.until_stuck(workload.clients)
+        server.signal(signal.SIGCONT)
+    workload.history.check(binaries.porcupine_check, tmp_path)
+
+
+async def test_pause_kill_and_restart(server: Server, binaries: Binaries, tmp_path: Path) -> None:
+    workload = Workload(server.target)
+    async with working(workload):
+        server.signal(signal.SIGSTOP)
+        await workload.history.until_stuck(workload.clients)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+    workload.history.check(binaries.porcupine_check, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+async def test_many_crashes(seed: int, server: Server, binaries: Binaries, tmp_path: Path) -> None:
+    workload = Workload(server.target, clients=12, keys=12, seed=seed)
+    async with working(workload):
+        for _ in range(10):
+            await workload.history.until_completed(300)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+    workload.history.check(binaries.porcupine_check, tmp_path)
