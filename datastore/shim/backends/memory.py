@@ -171,7 +171,7 @@ class MemoryBackend:
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """Hold the turn lock; appends without it are not stopped, the compare decides."""
-        self._begin("turn")
+        self._begin_shared("turn")
         if not self.log.turn_lock.acquire(timeout=self._turn_seconds):
             raise Unavailable("another server has had the turn for too long")
         try:
@@ -263,7 +263,7 @@ class MemoryBackend:
 
     def _begin_shared(self, operation: str) -> None:
         if not self.shared:
-            raise BackendError(f"{operation} is for shared stores: deadlines are the server's")
+            raise BackendError(f"{operation} is for shared stores: nobody else uses this one")
         self._begin(operation)
 
     def _check_open(self) -> None:

@@ -75,6 +75,7 @@ class _Connections:
             self.writer.execute("UPDATE byre_head SET opened = opened + 1")
             self.writer.execute("PRAGMA synchronous=NORMAL")
             self.head = read_head(self.writer)
+            self.pruned = self.head.pruned  # moved by another thread than the rest of the head
             (page_bytes,) = self.writer.execute("PRAGMA page_size").fetchone()
             self.wal = WalFile(file.path, page_bytes)
             stack.callback(self.wal.close)
@@ -166,7 +167,7 @@ class SQLiteBackend:
             head.change + 1,
             batch.revision,
             head.compacted if batch.compacted is None else batch.compacted,
-            head.pruned,
+            use.pruned,
             head.cluster_id,
             head.schema_version,
         )
@@ -291,7 +292,9 @@ class SQLiteBackend:
         if pruned > use.head.compacted:
             raise ValueError(f"cannot prune {pruned} above compacted {use.head.compacted}")
         with self._upkeep_errors():
-            use.upkeep.prune(pruned, ids)
+            use.upkeep.raise_pruned(pruned)
+            use.pruned = max(use.pruned, pruned)
+            use.upkeep.prune(ids)
 
     def defragment(self) -> None:
         with self._upkeep_errors():

@@ -135,10 +135,13 @@ class Upkeep:
             connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         self._stats.checkpoint_seconds.observe(time.perf_counter() - started)
 
-    def prune(self, pruned: int, ids: Sequence[RowId]) -> None:
-        """Raise `pruned`, then delete rows, old commits and free pages; see `Backend.prune`."""
+    def raise_pruned(self, pruned: int) -> None:
+        """Tell every reader that rows may be gone from now on."""
         with self._transaction() as connection:
             connection.execute("UPDATE byre_head SET pruned = max(pruned, ?)", (pruned,))
+
+    def prune(self, ids: Sequence[RowId]) -> None:
+        """Delete rows and old commits, then give free pages back."""
         pending = sorted(ids)
         position = 0
         for step in self._steps():

@@ -1,0 +1,158 @@
+"""What every backend does to keep the log small, and leases and members where servers share it."""
+
+from __future__ import annotations
+
+import pytest
+
+from datastore.shim.backends.api import (
+    Backend,
+    BackendError,
+    Member,
+    Unavailable,
+    to_row_id,
+)
+from tests.contract.backend.conftest import Place
+from tests.support import batches
+
+
+def test_prune_takes_rows_and_raises_pruned(backend: Backend) -> None:
+    head = batches.fill(backend, [[b"a"], [b"a"], [b"a"]])
+    head = batches.commit(backend, batches.compact(head, 4))
+    backend.prune(4, [to_row_id(2, 0), to_row_id(3, 0)])
+    assert backend.head() == head._replace(pruned=4)
+    page = backend.history(2, 4, 10)
+    assert page.pruned == 4
+    assert [row.meta.id for row in page.rows] == [to_row_id(4, 0)]
+    assert backend.values([to_row_id(2, 0), to_row_id(4, 0)]) == (4, {to_row_id(4, 0): b"a"})
+
+
+def test_an_append_after_a_prune_knows_what_was_pruned(backend: Backend) -> None:
+    head = batches.commit(backend, batches.compact(batches.fill(backend, [[b"a"]] * 3), 3))
+    backend.prune(3, [to_row_id(2, 0)])
+    assert batches.commit(backend, batches.empty(head)).pruned == 3
+
+
+def test_prune_of_nothing_raises_pruned_and_never_lowers_it(backend: Backend) -> None:
+    batches.commit(backend, batches.compact(batches.fill(backend, [[b"a"]] * 3), 3))
+    backend.prune(3, [])
+    backend.prune(2, [to_row_id(99, 0)])
+    assert backend.head().pruned == 3
+
+
+def test_prune_above_the_compacted_revision_is_a_mistake(backend: Backend) -> None:
+    batches.fill(backend, [[b"a"]])
+    with pytest.raises(ValueError, match="cannot prune 2 above compacted -1"):
+        backend.prune(2, [to_row_id(2, 0)])
+    assert len(backend.history(2, 2, 10).rows) == 1
+
+
+def test_recent_commits_survive_a_prune(backend: Backend) -> None:
+    head = batches.fill(backend, [[b"a"]] * 20)
+    batches.commit(backend, batches.compact(head, 20))
+    backend.prune(20, [to_row_id(revision, 0) for revision in range(2, 20)])
+    assert backend.commit(1) is not None
+
+
+def test_defragment_gives_space_back(backend: Backend) -> None:
+    names = [b"%d" % number + bytes(500) for number in range(2000)]
+    head = batches.fill(backend, [names])
+    batches.commit(backend, batches.compact(head, 2))
+    before = backend.size()
+    backend.prune(2, [to_row_id(2, sub) for sub in range(1, 2000)])
+    backend.defragment()
+    after = backend.size()
+    assert after.total < before.total / 4
+    assert after.in_use <= after.total
+    assert len(backend.history(2, 2, 10).rows) == 1
+
+
+def test_a_closed_store_is_not_pruned(place: Place) -> None:
+    backend = place.connect()
+    head = backend.open()
+    batches.commit(backend, batches.compact(head, 1))
+    backend.close()
+    with pytest.raises(Unavailable):
+        backend.prune(1, [])
+
+
+def test_a_sole_server_keeps_deadlines_and_turns_to_itself(sole_place: Place) -> None:
+    backend = sole_place.connect()
+    batches.commit(backend, batches.grant(backend.open(), (1, 10)))
+    assert [(lease.remaining, lease.expired) for lease in backend.leases()] == [(None, False)]
+    for call in (
+        lambda: backend.keep_alive([1]),
+        lambda: backend.expire(10),
+        backend.promote,
+        lambda: backend.turn().__enter__(),
+    ):
+        with pytest.raises(BackendError, match="for shared stores"):
+            call()
+    me = Member(1, "me", ("http://127.0.0.1:1",), 5)
+    assert list(backend.heartbeat(me)) == [me]
+    assert backend.listen(lambda: None) is None
+    backend.close()
+
+
+def test_a_lease_runs_by_the_database_clock(shared_place: Place, shared: Backend) -> None:
+    batches.commit(shared, batches.grant(shared.head(), (1, 10)))
+    shared_place.clock.now += 4
+    (lease,) = shared.leases()
+    assert (lease.remaining, lease.expired) == (6, False)
+
+
+def test_a_keepalive_renews_what_lives(shared_place: Place, shared: Backend) -> None:
+    head = batches.commit(shared, batches.grant(shared.head(), (1, 10), (2, 5)))
+    shared_place.clock.now += 5
+    assert shared.keep_alive([1, 2, 3]) == {1}
+    assert [lease.remaining for lease in shared.leases()] == [10, 0]
+    assert shared.head() == head
+
+
+def test_expiry_marks_what_is_overdue_and_a_mark_stays(
+    shared_place: Place, shared: Backend, other: Backend
+) -> None:
+    batches.commit(shared, batches.grant(shared.head(), (1, 10), (2, 5), (3, 5)))
+    assert list(shared.expire(10)) == []
+    shared_place.clock.now += 6
+    assert len(shared.expire(1)) == 1
+    assert list(other.expire(10)) == [2, 3]
+    assert other.keep_alive([2, 3]) == set()
+    other.promote()
+    assert [lease.id for lease in shared.leases() if lease.expired] == [2, 3]
+
+
+def test_promote_gives_every_lease_its_full_time(shared_place: Place, shared: Backend) -> None:
+    batches.commit(shared, batches.grant(shared.head(), (1, 10)))
+    shared_place.clock.now += 60
+    shared.promote()
+    assert list(shared.expire(10)) == []
+    assert [lease.remaining for lease in shared.leases()] == [10]
+
+
+def test_members_are_those_seen_lately(
+    shared_place: Place, shared: Backend, other: Backend
+) -> None:
+    one, two = Member(1, "one", ("a", "b"), 5), Member(2, "two", (), 6)
+    assert list(shared.heartbeat(one)) == [one]
+    assert list(other.heartbeat(two)) == [one, two]
+    shared_place.clock.now += 3600
+    assert list(other.heartbeat(two._replace(horizon=9))) == [two._replace(horizon=9)]
+
+
+def test_a_turn_reads_and_appends_and_excludes_others(shared: Backend, other: Backend) -> None:
+    start = shared.commit(0)
+    assert start is not None
+    with shared.turn() as turn:
+        tail = turn.tail(start, 10)
+        turn.append(batches.keys(tail.head, batches.put(2)))
+        with pytest.raises(Unavailable), other.turn():
+            pass
+    with other.turn() as turn:
+        assert turn.tail(start, 10).head.revision == 2
+
+
+def test_a_turn_ends_with_an_error(shared: Backend, other: Backend) -> None:
+    with pytest.raises(KeyError), shared.turn():
+        raise KeyError
+    with other.turn():
+        pass
