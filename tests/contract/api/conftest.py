@@ -1,0 +1,119 @@
+"""Every case runs on a real etcd and on each backend of the shim."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.divergences import DIVERGENCES, find
+from tests.support.etcd import etcd
+from tests.support.running import Listen, Server
+from tests.support.servers import Binaries
+from tests.support.shim import shim
+
+SERVERS = os.environ.get("BYRE_TEST_SERVERS", "etcd,memory,sqlite").split(",")
+Launch = Callable[..., Server]
+
+
+def pytest_report_header() -> list[str]:
+    """Show the table of divergences."""
+    return [
+        f"diverges on {'/'.join(sorted(entry.servers))}: {entry.test}: {entry.reason}"
+        for entry in DIVERGENCES
+    ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect the known divergences to fail, and nothing else."""
+    for item in items:
+        name = getattr(item, "callspec", None) and item.callspec.params.get("kind")  # type: ignore[attr-defined]
+        entry = find(getattr(item, "originalname", item.name), name or "")
+        if entry is not None:
+            reason = f"{entry.reason} ({entry.link})"
+            item.add_marker(pytest.mark.xfail(reason=reason, run=entry.run, strict=True))
+
+
+@pytest.fixture(params=SERVERS, scope="session")
+def kind(request: pytest.FixtureRequest) -> str:
+    """Say which server this case runs on."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def launch(
+    binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Server]]:
+    """Start servers; all end with the session."""
+    started: list[Server] = []
+
+    def start(kind: str, *flags: str, listen: Listen | None = None) -> Server:
+        directory = tmp_path_factory.mktemp(kind)
+        server = (
+            etcd(binaries.etcd, directory, flags, listen)
+            if kind == "etcd"
+            else shim(directory, kind, flags, listen)
+        )
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def standing(launch: Launch) -> Callable[[str], Server]:
+    """Give the one server of a kind that most cases share."""
+    running: dict[str, Server] = {}
+
+    def get(kind: str) -> Server:
+        if kind not in running:
+            running[kind] = launch(kind, "--watch-progress-notify-interval=200ms")
+        return running[kind]
+
+    return get
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def one_loop() -> AsyncIterator[None]:
+    """Keep one event loop for all cases: grpc.aio does not survive a change of loops well."""
+    yield  # noqa: PT022 - a fixture that is torn down late is what keeps the loop
+
+
+@pytest.fixture
+def server(kind: str, standing: Callable[[str], Server]) -> Server:
+    """Give the shared server: keys of a case live under `prefix`."""
+    return standing(kind)
+
+
+@pytest.fixture
+def fresh(kind: str, launch: Launch) -> Iterator[Server]:
+    """Give a server with an empty store, for this case alone."""
+    server = launch(kind)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[Client]:
+    """Connect to the shared server."""
+    async with Client(server.target) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def high(client: Client) -> bytes:
+    """Give a prefix that sorts behind all other keys, and nothing there."""
+    await client.delete(b"\xff\xff\xff", b"\0")
+    return b"\xff\xff\xff"
+
+
+@pytest.fixture
+def prefix() -> bytes:
+    """Give a case keys of its own."""
+    return f"{uuid.uuid4().hex}/".encode()
