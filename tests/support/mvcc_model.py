@@ -1,6 +1,6 @@
 """etcd's data model written down as plainly as possible: one dictionary for each revision.
 
-Slow, forgetful of nothing, and independent of the store: encoded by protobuf, no index, no overlay.
+Slow, forgets nothing, and independent of the store: protobuf encodes, no index, no overlay.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from datastore.etcdpb.kv_pb2 import KeyValue
 from datastore.shim import errors
+from datastore.shim.backends.api import Alarm
 from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.ops import SortOrder, SortTarget
 
@@ -39,7 +40,7 @@ class Model:
     compacted: int = -1
     states: dict[int, dict[bytes, KV]] = field(default_factory=lambda: {1: {}})
     leases: dict[int, int] = field(default_factory=dict)
-    alarms: list = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
 
     def write(self, write):
         """Answer a write, or raise with nothing changed."""
@@ -165,8 +166,8 @@ class Model:
         kvs = matching(op, work)
         count, more = len(kvs), False
         target = ("key", "version", "create", "mod", "value")[op.sort_target]
-        filters = (op.min_mod, "mod", ge), (op.max_mod, "mod", le)
-        filters += (op.min_create, "create", ge), (op.max_create, "create", le)
+        filters = [(op.min_mod, "mod", ge), (op.max_mod, "mod", le)]
+        filters += [(op.min_create, "create", ge), (op.max_create, "create", le)]
         filtered = any(bound for bound, _, _ in filters)
         if op.limit > 0 and not filtered and op.sort_order == SortOrder.NONE:
             more, kvs = len(kvs) > op.limit, kvs[: op.limit + 1]
@@ -186,11 +187,8 @@ def matching(op, work):
     """The live keys that an operation means, in order."""
     if not op.end:
         return [work[op.key]] if op.key in work else []
-    return [
-        kv
-        for key, kv in sorted(work.items())
-        if op.key <= key and (op.end in {b"\0"} or key < op.end)
-    ]
+    end = b"\xff" * 9 if op.end == b"\0" else op.end
+    return [kv for key, kv in sorted(work.items()) if op.key <= key < end]
 
 
 def puts(write):
