@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from datastore import config as configuration
-from datastore.errors import ConfigError, DatastoreError
+from datastore.errors import CertificateError, DatastoreError, UnusablePath
 from datastore.paths import Paths
 from datastore.resolve import resolve
 from datastore.schema import Config
@@ -25,7 +25,7 @@ from supervisor.errors import NotRunning, SupervisorError
 from supervisor.logview import component_logs, follow, show
 from supervisor.plan import Plan, make_plan
 from supervisor.planview import plan_to_json, plan_to_text
-from supervisor.progress import Report, TerminalProgress, silent
+from supervisor.progress import SILENT, Report, TerminalProgress
 from supervisor.release import byre_version
 from supervisor.removal import remove
 from supervisor.status import ask_status
@@ -36,7 +36,7 @@ Exit codes:
   1  something failed while running; for `byre status`: not everything is ready
   2  wrong usage of the command line
   3  the configuration cannot be used
-  4  the machine is not fit: directories, ports, another byre
+  4  the machine is not fit: directories, certificates, ports, another byre
   5  a binary is missing or has the wrong version
   6  a process did not become ready
   7  no byre is running here
@@ -58,15 +58,15 @@ class Place:
 
     def load(self) -> Config:
         """Read the configuration; a file that was named must exist."""
-        return configuration.load(self.config_file or self.paths.config_file)
+        return configuration.load(self.paths.config_file, optional=self.config_file is None)
 
-    def binaries(self, config: Config, report: Report = silent) -> Binaries:
+    def binaries(self, config: Config, progress: Report = SILENT) -> Binaries:
         """Return the finder of executables."""
         return Binaries(
             self.paths.cache_dir,
             kubernetes=config.spec.kubernetes.version,
             explicit=configuration.explicit_binaries(config),
-            report=report,
+            progress=progress,
         )
 
 
@@ -328,8 +328,8 @@ def main() -> NoReturn:
     """Run the command line; foreseeable failures are a message and an exit code."""
     try:
         cli(standalone_mode=True)
-    except ConfigError as error:
-        _fail(str(error), 3)
+    except (UnusablePath, CertificateError) as error:
+        _fail(str(error), 4)
     except DatastoreError as error:
         _fail(str(error), 3)
     except BinaryError as error:
