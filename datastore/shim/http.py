@@ -76,7 +76,9 @@ class Pages:
                 Route("/health", self.health),
                 Route("/version", self.version),
                 Route("/livez", self.livez),
+                Route("/livez/{check}", self.livez),
                 Route("/readyz", self.readyz),
+                Route("/readyz/{check}", self.readyz),
                 Route("/metrics", self.metrics),
             ]
         )
@@ -105,8 +107,14 @@ class Pages:
         )
 
     async def livez(self, request: Request) -> Response:
-        """Answer whether the process is of any use."""
-        return _verdict(request, {"alive": self._checks.alive()})
+        """Answer whether the process is of any use, which does not depend on the database."""
+        return _verdict(
+            request,
+            {
+                "alive": self._checks.alive(),
+                "serializable_read": await self._checks.readable(serializable=True),
+            },
+        )
 
     async def readyz(self, request: Request) -> Response:
         """Answer whether a linearizable read succeeds."""
@@ -114,6 +122,7 @@ class Pages:
             request,
             {
                 "data_corruption": self._checks.alive(),
+                "serializable_read": await self._checks.readable(serializable=True),
                 "linearizable_read": await self._checks.readable(serializable=False),
             },
         )
@@ -211,7 +220,10 @@ def _host(host: str) -> str:
 
 def _verdict(request: Request, reasons: Mapping[str, str]) -> Response:
     excluded = set(request.query_params.getlist("exclude"))
-    checked = {name: reason for name, reason in reasons.items() if name not in excluded}
+    wanted = [request.path_params["check"]] if "check" in request.path_params else reasons
+    if not reasons.keys() >= set(wanted):
+        return PlainTextResponse("404 page not found\n", 404)
+    checked = {name: reasons[name] for name in wanted if name not in excluded}
     lines = [
         f"[-]{name} failed: {reason}" if reason else f"[+]{name} ok"
         for name, reason in checked.items()

@@ -15,8 +15,10 @@ from datastore.shim.backends.api import Size
 from datastore.shim.health import Health
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.header import Headers
+from datastore.shim.rpc.kv import KvService
 from datastore.shim.rpc.maintenance import Release
 from datastore.shim.rpc.service import Desk
+from datastore.shim.timing import TimedBackend
 from datastore.shim.transport.api import Code
 from datastore.shim.watch.hub import Hub
 from datastore.shim.writer import Writer
@@ -32,7 +34,9 @@ _GO_CODES: Final = {code: code.name.title().replace("_", "") for code in Code} |
 class Parts(Protocol):
     """The parts of a running server that have something to tell."""
 
+    backend: TimedBackend
     replica: Replica
+    kv: KvService
     hub: Hub
     writer: Writer
     desk: Desk
@@ -148,6 +152,15 @@ def _mvcc(parts: Parts) -> Iterable[Sample]:
     yield "etcd_debugging_mvcc_keys_total", "Keys in the index.", store.key_count
     yield "etcd_debugging_mvcc_current_revision", "Current revision.", store.revision
     yield "etcd_debugging_mvcc_compact_revision", "Compacted revision.", store.compacted
+    handled = parts.desk.handled
+    for word, method in (
+        ("put", "Put"),
+        ("delete", "DeleteRange"),
+        ("range", "Range"),
+        ("txn", "Txn"),
+    ):
+        count = handled[f"/etcdserverpb.KV/{method}", Code.OK]
+        yield f"etcd_mvcc_{word}_total", f"Calls of {method} answered.", count
     yield "byre_garbage_rows", "Compacted rows that still take space.", store.garbage
     yield "byre_leases", "Leases.", len(store.leases.ids())
 
@@ -176,11 +189,19 @@ def _writer(parts: Parts) -> Iterable[Sample]:
 
 def _cache(parts: Parts) -> Iterable[Sample]:
     cache = parts.replica.store.cache
+    served, fetched = parts.kv.values_served, parts.backend.values_fetched
+    yield "byre_values_served_total", "Keys returned by ranges.", served
+    yield "byre_value_cache_misses_total", "Values fetched from the database.", fetched
     yield "byre_value_cache_bytes", "Bytes of values in memory.", cache.bytes
     yield "byre_value_cache_limit_bytes", "Most bytes of values in memory.", cache.limit
 
 
 def _labelled(parts: Parts) -> Iterator[Metric]:
+    cluster = GaugeMetricFamily(
+        "etcd_cluster_version", "Version of the store.", labels=["cluster_version"]
+    )
+    cluster.add_metric([parts.release.storage.rpartition(".")[0]], 1)
+    yield cluster
     version = GaugeMetricFamily(
         "etcd_server_version", "Version of the API.", labels=["server_version"]
     )

@@ -62,7 +62,9 @@ class Shim:
         backend: The backend, where it is not to be made from `options.datastore`.
     """
 
+    backend: TimedBackend
     replica: Replica
+    kv: KvService
     hub: Hub
     writer: Writer
     desk: Desk
@@ -108,9 +110,9 @@ class Shim:
 
     async def _open(self) -> None:
         options = self._options
-        backend = TimedBackend(self._given or _connect(options), self._metrics.observe_sql)
+        self.backend = TimedBackend(self._given or _connect(options), self._metrics.observe_sql)
         lanes = thread_lanes()
-        self.replica = Replica(backend, lanes, self.health, cache_bytes=options.cache_bytes)
+        self.replica = Replica(self.backend, lanes, self.health, cache_bytes=options.cache_bytes)
         await self.replica.start()
         store, replica = self.replica.store, self.replica
         self.hub = Hub(store, HistoryReader(store, replica.history, replica.values))
@@ -144,7 +146,7 @@ class Shim:
         reader = Reader(replica, chunk_bytes=options.max_request_bytes)
         expirer, pruner = Expirer(replica, writer), Pruner(replica, me)
         request_limits = RequestLimits(options.max_request_bytes, options.max_txn_ops)
-        KvService(desk, reader, writer, pruner, request_limits)
+        self.kv = KvService(desk, reader, writer, pruner, request_limits)
         WatchService(desk, replica, self.hub)
         LeaseService(desk, replica, writer, expirer, options.min_lease_ttl)
         ClusterService(desk, replica, me)

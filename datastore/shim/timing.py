@@ -42,6 +42,8 @@ class TimedBackend:
         self.inline = backend.inline
         self._backend = backend
         self._observe = observe
+        self.values_fetched = 0
+        """Values that were not in memory."""
 
     def open(self) -> Head:
         return self._timed("open", self._backend.open)
@@ -79,6 +81,7 @@ class TimedBackend:
         return self._timed("history", self._backend.history, first, last, limit)
 
     def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
+        self.values_fetched += len(ids)
         return self._timed("values", self._backend.values, ids)
 
     def leases(self) -> Sequence[Lease]:

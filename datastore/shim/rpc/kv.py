@@ -38,6 +38,8 @@ class KvService:
     def __init__(
         self, desk: Desk, reader: Reader, writer: Writer, pruner: Pruner, limits: RequestLimits
     ) -> None:
+        self.values_served = 0
+        """Keys that ranges have returned, to compare with what had to be fetched."""
         self._headers = desk.headers
         self._reader = reader
         self._writer = writer
@@ -58,10 +60,12 @@ class KvService:
         result = self._reader.try_range(op)
         if result is None:
             return self._range_later(op)
+        self.values_served += len(result.kvs)
         return convert.from_range(self._headers.at(result.revision), result)
 
     async def _range_later(self, op: ops.Range) -> bytes:
         result = await self._reader.range(op)
+        self.values_served += len(result.kvs)
         return convert.from_range(self._headers.at(result.revision), result)
 
     async def range_stream(self, call: Call) -> None:
@@ -71,6 +75,7 @@ class KvService:
         check(op)
         _check_streamable(op)
         async for chunk in self._reader.stream(op):
+            self.values_served += len(chunk.kvs)
             await call.send(frame(b"\x0a", self._encode_chunk(chunk)))
 
     def _encode_chunk(self, chunk: Chunk) -> bytes:
@@ -127,7 +132,9 @@ class KvService:
 
 
 def _check_streamable(op: ops.Range) -> None:
-    if op.sort_order is not ops.SortOrder.NONE or op.sort_target is not ops.SortTarget.KEY:
+    # As etcd 3.7.3: no order beside a target passes, and sorts.
+    by_key = op.sort_target is ops.SortTarget.KEY
+    if op.sort_order is ops.SortOrder.DESCEND or (op.sort_order and not by_key):
         raise RpcError(Code.UNIMPLEMENTED, "RangeStream does not support custom sort orders")
     if op.min_mod or op.max_mod or op.min_create or op.max_create:
         raise RpcError(Code.UNIMPLEMENTED, "RangeStream does not support revision filters")

@@ -73,7 +73,7 @@ class MaintenanceService:
         errors = [] if self._health.serving else [NoLeader.text]
         alarms = self._replica.store.alarms
         errors += [
-            f"memberID:{a.member} alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(a.kind))} "
+            f"memberID:{a.member} alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(a.kind))}"
             for a in alarms
         ]
         return errors

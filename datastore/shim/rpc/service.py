@@ -19,6 +19,7 @@ from datastore.shim.transport.api import Call, Code, RpcError, Stream, Transport
 LEADER_LOST_SECONDS = 3.0
 """etcd ends streams that want a leader three election timeouts after it lost its own."""
 
+_UNREADABLE = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data"
 _FAILURES = (ShimError, RpcError, DecodeError, BackendError)
 
 
@@ -170,7 +171,7 @@ def to_refusal(error: Exception) -> RpcError:
         return to_rpc_error(error)
     if isinstance(error, BackendError):
         return to_rpc_error(NoLeader())
-    return RpcError(Code.INTERNAL, "grpc: error unmarshalling request: not the expected message")
+    return RpcError(Code.INTERNAL, _UNREADABLE)
 
 
 def wants_leader(call: Call) -> bool:

@@ -127,8 +127,8 @@ class GrpcioTransport:
         return serve
 
 
-class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
-    """Finds a method's handler; None is answered UNIMPLEMENTED by grpc, at once."""
+class _Methods(grpc.GenericRpcHandler):
+    """Finds a method's handler; an unknown one is answered at once, in grpc-go's words."""
 
     def __init__(self, methods: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
         self._methods = methods
@@ -136,7 +136,19 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self._methods.get(handler_call_details.method)
+        path = handler_call_details.method
+        return self._methods.get(path) or self._unknown_method(path)
+
+    def _unknown_method(self, path: str) -> grpc.RpcMethodHandler[Any, Any]:
+        service, _, method = path.removeprefix("/").rpartition("/")
+        text = f"unknown service {service}"
+        if any(known.startswith(f"/{service}/") for known in self._methods):
+            text = f"unknown method {method} for service {service}"
+
+        async def refuse(_requests: object, context: Any) -> None:
+            await _abort(context, RpcError(Code.UNIMPLEMENTED, text))
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _unexpected(path: str, error: Exception) -> RpcError:

@@ -16,7 +16,7 @@ from datastore.shim.transport.api import Code, Peer, RpcError
 log = logging.getLogger(__name__)
 
 _HIGH_WATER: Final = 64 << 10
-_EOF: Final = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
+_EOF: Final = grpc.aio.EOF
 
 
 def check_size(message: bytes, limit: int) -> None:
