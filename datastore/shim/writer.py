@@ -339,14 +339,16 @@ class Writer:
     async def _look(self, batch: Batch) -> Appended | Moved:
         lanes, backend = self._replica.lanes, self._backend
         while True:
-            commit = await lanes.append(backend.commit, batch.expected + 1)
-            if commit is not None:
-                self.stats.settled += 1
-                head = await lanes.append(backend.head)
-                return Appended(head) if commit.batch == batch.batch else Moved(head)
+            decided = await self._decided(batch)
+            if decided is not None:
+                return decided
             head = await lanes.append(backend.head)
             if head.change > batch.expected:
-                raise Forgotten
+                # Committed between the two reads; only if the row is absent now was it pruned.
+                decided = await self._decided(batch)
+                if decided is None:
+                    raise Forgotten
+                return decided
             if head.change < batch.expected:
                 raise Diverged(
                     f"the log stands at commit {head.change}, below {batch.expected} that this "
@@ -356,6 +358,16 @@ class Writer:
             fenced = await lanes.append(backend.append, fence)
             if isinstance(fenced, Appended) and fenced.sync is not None:
                 await lanes.append(fenced.sync)
+
+    async def _decided(self, batch: Batch) -> Appended | Moved | None:
+        """Return what the row that decides says; None while there is none."""
+        lanes, backend = self._replica.lanes, self._backend
+        commit = await lanes.append(backend.commit, batch.expected + 1)
+        if commit is None:
+            return None
+        self.stats.settled += 1
+        head = await lanes.append(backend.head)
+        return Appended(head) if commit.batch == batch.batch else Moved(head)
 
     async def _away(self, waiting: list[Pending], error: Exception) -> list[Pending]:
         """The database cannot be reached: say so to all who wait, and rest before the next."""

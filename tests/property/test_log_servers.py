@@ -148,15 +148,18 @@ def _check_real_time(history: list[Told]) -> None:
 
 @settings(deadline=None)
 @given(
-    rng=st.randoms(use_true_random=False),
+    seed=st.integers(0, 2**32),
     servers=st.integers(1, 3),
     clients=st.integers(1, 4),
     rate=st.sampled_from([0.0, 0.05, 0.3]),
     longest=st.sampled_from([0.001, 0.02, 0.2]),
 )
 def test_random_servers_and_faults_make_one_history(
-    rng: random.Random, servers: int, clients: int, rate: float, longest: float
+    seed: int, servers: int, clients: int, rate: float, longest: float
 ) -> None:
+    # One seed, not hypothesis' own draws: those may end a run inside any of the tasks.
+    rng = random.Random(seed)
+
     async def scenario() -> None:
         log = Log(clock=lambda: asyncio.get_running_loop().time(), cluster_id=7)
         running = [
