@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -12,21 +12,9 @@ import grpc.aio
 import pytest
 
 from tests.support.client import Client
-from tests.support.etcd import etcd
 from tests.support.linearizability import Workload
 from tests.support.running import Server
 from tests.support.servers import Binaries
-from tests.support.shim import shim
-
-
-@pytest.fixture(params=["etcd", "sqlite"])
-def server(request: pytest.FixtureRequest, binaries: Binaries, tmp_path: Path) -> Iterator[Server]:
-    started = (
-        etcd(binaries.etcd, tmp_path) if request.param == "etcd" else shim(tmp_path, request.param)
-    )
-    started.start()
-    yield started
-    started.close()
 
 
 @asynccontextmanager

@@ -1,0 +1,26 @@
+"""Servers that may be killed and paused: real etcd, and byre on a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.etcd import etcd
+from tests.support.running import Server
+from tests.support.servers import Binaries
+from tests.support.shim import shim
+
+
+@pytest.fixture(params=["etcd", "sqlite"])
+def server(request: pytest.FixtureRequest, binaries: Binaries, tmp_path: Path) -> Iterator[Server]:
+    flags = ["--watch-progress-notify-interval=200ms"]
+    started = (
+        etcd(binaries.etcd, tmp_path, flags)
+        if request.param == "etcd"
+        else shim(tmp_path, request.param, flags)
+    )
+    started.start()
+    yield started
+    started.close()
