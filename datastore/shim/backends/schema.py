@@ -22,19 +22,6 @@ Bytes = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 Name = LargeBinary().with_variant(mysql.VARBINARY(760), "mysql", "mariadb")
 BatchId = LargeBinary().with_variant(mysql.BINARY(16), "mysql", "mariadb")
 
-_SIGN = 1 << 63
-_MODULUS = 1 << 64
-
-
-def to_signed(number: int) -> int:
-    """Return the signed 64-bit number with the bits of an unsigned one."""
-    return number - _MODULUS if number >= _SIGN else number
-
-
-def to_unsigned(number: int) -> int:
-    """Return the unsigned 64-bit number with the bits of a signed one."""
-    return number % _MODULUS
-
 
 def create_statements(dialect: Dialect) -> list[str]:
     """Return the statements that create all tables on an empty database."""

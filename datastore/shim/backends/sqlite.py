@@ -43,7 +43,7 @@ from datastore.shim.backends.api import (
     Turn,
     Unavailable,
 )
-from datastore.shim.backends.schema import to_signed
+from datastore.shim.backends.int64 import to_signed
 from datastore.shim.backends.sqlite_errors import to_backend_error, to_not_ready
 from datastore.shim.backends.sqlite_file import DatabaseFile
 from datastore.shim.backends.sqlite_reads import Reads, read_head
@@ -159,7 +159,7 @@ class SQLiteBackend:
         use = self._use()
         head = use.head
         if batch.expected != head.change:
-            return Moved(head)
+            return Moved(head._replace(pruned=use.pruned))
         started = time.perf_counter()
         with use.upkeep.writing:
             self._write(use.writer, batch)

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from datastore.shim.backends import schema
 from datastore.shim.backends.api import Corrupt, NotReady
+from datastore.shim.backends.int64 import to_signed
 from datastore.shim.backends.limits import FIRST_REVISION, NO_BATCH, SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,10 @@ class DatabaseFile:
             log.warning("the store will not shrink: auto_vacuum was lost in a restore")
 
     def _create(self, connection: sqlite3.Connection) -> None:
+        # SQLAlchemy takes as long to import as the rest of a start, and is needed only once.
         from sqlalchemy.dialects import sqlite
+
+        from datastore.shim.backends import schema
 
         # All three must come before the first table, and page size before WAL.
         for pragma in (
@@ -186,7 +189,7 @@ class DatabaseFile:
             connection.execute(statement)
         connection.execute(
             "INSERT INTO byre_head VALUES (1, -1, -1, ?, ?, 0)",
-            (schema.to_signed(secrets.randbits(64)), SCHEMA_VERSION),
+            (to_signed(secrets.randbits(64)), SCHEMA_VERSION),
         )
         connection.execute(
             "INSERT INTO byre_commit VALUES (0, ?, ?, 0, ?)",

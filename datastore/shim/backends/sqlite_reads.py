@@ -27,7 +27,7 @@ from datastore.shim.backends.api import (
     to_revision,
     to_row_id,
 )
-from datastore.shim.backends.schema import to_unsigned
+from datastore.shim.backends.int64 import to_unsigned
 from datastore.shim.backends.sqlite_errors import to_backend_error
 from datastore.shim.backends.sqlite_file import DatabaseFile
 from datastore.shim.backends.stats import Stats

@@ -66,6 +66,8 @@ class Upkeep:
         self._fail = fail
         self._lock = threading.Lock()
         self._due = threading.Event()
+        self._due_bytes = CHECKPOINT_BYTES
+        self._restart_bytes = 0
         self._stopped = threading.Event()
         self._connection = file.connect()
         # Order in the WAL is enough: a raised `pruned` is in front of the deletions.
@@ -88,8 +90,13 @@ class Upkeep:
     def notice(self, wal_bytes: int) -> None:
         """Take note of how far the WAL is filled."""
         self._stats.wal_bytes = wal_bytes
-        if wal_bytes > CHECKPOINT_BYTES and not self.wants_finish:
+        if self._is_due(wal_bytes) and not self.wants_finish:
             self._due.set()
+
+    def _is_due(self, wal_bytes: int) -> bool:
+        if wal_bytes < CHECKPOINT_BYTES:
+            self._due_bytes = CHECKPOINT_BYTES
+        return wal_bytes >= self._due_bytes
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -120,20 +127,26 @@ class Upkeep:
         """Copy what is left of the WAL; the caller makes sure that nobody appends meanwhile.
 
         A WAL that readers have kept from being re-used for too long is restarted, which waits
-        for them a moment.
+        for them a moment. Where that does not help either, it may grow some more until the next.
         """
         if self._stopped.is_set():
             return
-        restart = self._wal.used_bytes() > RESTART_BYTES
+        used = self._wal.used_bytes()
+        restart = used >= max(self._restart_bytes, RESTART_BYTES)
         self._stats.restarts += restart
-        self._checkpoint("RESTART" if restart else "PASSIVE")
+        busy = self._checkpoint("RESTART" if restart else "PASSIVE")
+        if restart:
+            self._restart_bytes = used + RESTART_BYTES // 4 if busy else 0
+        self._due_bytes = used + CHECKPOINT_BYTES
         self.wants_finish = False
 
-    def _checkpoint(self, mode: str) -> None:
+    def _checkpoint(self, mode: str) -> bool:
+        """Return whether somebody was in the way."""
         started = time.perf_counter()
         with self._statements() as connection:
-            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            busy, _, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         self._stats.checkpoint_seconds.observe(time.perf_counter() - started)
+        return bool(busy)
 
     def raise_pruned(self, pruned: int) -> None:
         """Tell every reader that rows may be gone from now on."""
@@ -218,7 +231,7 @@ class Upkeep:
                 step = min(step * 2, _MAX_STEP)
             elif taken > _STEP_SECONDS * 2:
                 step = max(step // 2, 1)
-            if self._wal.used_bytes() > CHECKPOINT_BYTES:
+            if self._is_due(self._wal.used_bytes()):
                 self._copy()
             if self._stopped.wait(min(max(taken, 0.001), 0.05)):
                 raise Unavailable("the store is closed")

@@ -57,14 +57,21 @@ class WalFile:
         if not os.fstat(self._descriptor).st_nlink:
             raise Corrupt(f"{self.path} was removed while in use")
         elapsed = time.perf_counter() - started
-        # In a thread the measured time includes waiting for the interpreter lock, so there only
-        # short times say anything about the disk. A single hiccup counts ten times the limit.
-        if not threaded or elapsed < SLOW_SECONDS:
-            sample = min(elapsed, 10 * SLOW_SECONDS)
-            self.mean_seconds += _WEIGHT * (sample - self.mean_seconds)
-            limit = 0.7 * SLOW_SECONDS if self._slow else SLOW_SECONDS
-            self._slow = self.mean_seconds >= limit
+        self.note(elapsed, threaded=threaded)
         return elapsed
+
+    def note(self, seconds: float, *, threaded: bool) -> None:
+        """Take note of how long a sync took.
+
+        In a thread the time includes waiting for the interpreter lock, so there only short
+        times say anything about the disk. A single hiccup counts ten times the limit at most.
+        """
+        if threaded and seconds >= SLOW_SECONDS:
+            return
+        sample = min(seconds, 10 * SLOW_SECONDS)
+        self.mean_seconds += _WEIGHT * (sample - self.mean_seconds)
+        limit = 0.7 * SLOW_SECONDS if self._slow else SLOW_SECONDS
+        self._slow = self.mean_seconds >= limit
 
     def has_grown(self) -> bool:
         """Whether the file is longer than when last asked. Hot."""
