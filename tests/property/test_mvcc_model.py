@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 
 import hypothesis.strategies as st
@@ -100,18 +99,15 @@ alarm_sets = st.lists(st.builds(Alarm, st.just(1), st.integers(1, 2)), min_size=
 
 
 def sound_put(op: ops.Put) -> ops.Put:
-    return replace(
-        op,
-        value=b"" if op.ignore_value else op.value,
-        lease=0 if op.ignore_lease else op.lease,
-    )
+    value, lease = b"" if op.ignore_value else op.value, 0 if op.ignore_lease else op.lease
+    return op._replace(value=value, lease=lease)
 
 
 def plain(result):
-    """Any answer as tuples all the way down."""
-    if is_dataclass(result):
-        return type(result), *(plain(getattr(result, f.name)) for f in fields(result))
-    return tuple(map(plain, result)) if isinstance(result, list | tuple) else result
+    """Any answer as tuples all the way down, with the name of what it is."""
+    if isinstance(result, list | tuple):
+        return type(result).__name__.replace("list", "tuple"), *map(plain, result)
+    return result
 
 
 def outcome(call):

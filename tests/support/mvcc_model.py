@@ -17,6 +17,13 @@ from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.ops import SortOrder, SortTarget
 
 
+class Path(NamedTuple):
+    """A transaction whose compares are decided, those nested in it too."""
+
+    held: bool
+    ops: list[object]
+
+
 class KV(NamedTuple):
     key: bytes
     create: int
@@ -66,7 +73,7 @@ class Model:
             path = self.path(write, work)
             self.check(path)
             results = self.execute(path, work)
-            return ops.TxnResult(self.visible(), path[0], results)
+            return ops.TxnResult(self.visible(), path.held, results)
         if isinstance(write, ops.LeaseGrant):
             if write.id in self.leases:
                 raise errors.LeaseExists
@@ -97,7 +104,9 @@ class Model:
     def path(self, txn, work):
         held = all(self.holds(compare, work) for compare in txn.compares)
         branch = txn.success if held else txn.failure
-        return held, [self.path(op, work) if isinstance(op, ops.Txn) else op for op in branch]
+        return Path(
+            held, [self.path(op, work) if isinstance(op, ops.Txn) else op for op in branch]
+        )
 
     def holds(self, compare, work):
         name = ("version", "create", "mod", "value", "lease")[compare.target]
@@ -111,12 +120,12 @@ class Model:
 
     def check(self, path):
         state = self.states[self.revision]
-        for op in path[1]:
+        for op in path.ops:
             if isinstance(op, ops.Range) and op.revision:
                 self.readable(op.revision)
             if isinstance(op, ops.Put):
                 self.puttable(op, state)
-            if isinstance(op, tuple):
+            if isinstance(op, Path):
                 self.check(op)
 
     def puttable(self, op, work):
@@ -127,10 +136,10 @@ class Model:
 
     def execute(self, path, work):
         return [
-            ops.TxnResult(0, op[0], self.execute(op, work))
-            if isinstance(op, tuple)
+            ops.TxnResult(0, op.held, self.execute(op, work))
+            if isinstance(op, Path)
             else self.operate(op, work)
-            for op in path[1]
+            for op in path.ops
         ]
 
     def operate(self, op, work):

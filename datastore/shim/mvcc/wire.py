@@ -16,10 +16,19 @@ _UINT64 = (1 << 64) - 1
 
 
 def varint(number: int) -> bytes:
-    """Return `number` as a protobuf varint; a negative one as its 64-bit two's complement."""
-    if 0 <= number < 128:
-        return _SMALL[number]
-    number &= _UINT64
+    """Return `number` as a protobuf varint; a negative one as its 64-bit two's complement. Hot."""
+    if number < 1 << 7:
+        if number >= 0:
+            return _SMALL[number]
+        number &= _UINT64
+    elif number < 1 << 14:
+        return bytes((number & 127 | 128, number >> 7))
+    elif number < 1 << 21:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
+    elif number < 1 << 28:
+        return bytes(
+            (number & 127 | 128, number >> 7 & 127 | 128, number >> 14 & 127 | 128, number >> 21)
+        )
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -36,18 +45,35 @@ def frame(tag: bytes, message: bytes) -> bytes:
 def frame_key_value(  # noqa: PLR0917 - the six fields of the message
     key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
 ) -> bytes:
-    """Return a framed KeyValue. Zero fields are left out, as protobuf does."""
-    parts = [b"\x0a", varint(len(key)), key] if key else []
-    if create_revision:
-        parts += (b"\x10", varint(create_revision))
-    if mod_revision:
-        parts += (b"\x18", varint(mod_revision))
-    if version:
-        parts += (b"\x20", varint(version))
+    """Return a framed KeyValue, what is empty or zero left out. Hot: once a write."""
+    if not (key and create_revision and mod_revision and version):
+        return _frame_sparse(key, create_revision, mod_revision, version, value, lease)
+    modified = varint(mod_revision)
+    created = modified if create_revision == mod_revision else varint(create_revision)
+    message = b"\x0a%b%b\x10%b\x18%b\x20%b" % (
+        varint(len(key)),
+        key,
+        created,
+        modified,
+        varint(version),
+    )
     if value:
-        parts += (b"\x2a", varint(len(value)), value)
+        message += b"\x2a" + varint(len(value)) + value
     if lease:
-        parts += (b"\x30", varint(lease))
+        message += b"\x30" + varint(lease)
+    return FIELD_2 + varint(len(message)) + message
+
+
+def _frame_sparse(  # noqa: PLR0917
+    key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
+) -> bytes:
+    numbers = ((b"\x10", create_revision), (b"\x18", mod_revision), (b"\x20", version))
+    parts = [frame(b"\x0a", key)] if key else []
+    parts += [tag + varint(number) for tag, number in numbers if number]
+    if value:
+        parts.append(frame(b"\x2a", value))
+    if lease:
+        parts.append(b"\x30" + varint(lease))
     return frame(FIELD_2, b"".join(parts))
 
 
