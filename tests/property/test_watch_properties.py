@@ -100,7 +100,7 @@ Step = (
 )
 
 streams = st.integers(0, 2)
-puts = st.builds(Put, st.sampled_from(KEYS), st.binary(max_size=40))
+puts = st.tuples(st.sampled_from(KEYS), st.binary(max_size=40)).map(lambda it: Put(*it))
 deletes = st.sampled_from([DeleteRange(b"a/1"), DeleteRange(b"b"), DeleteRange(b"a/", b"a0")])
 writes = st.lists(st.one_of(puts, puts, deletes), min_size=1, max_size=4)
 steps: st.SearchStrategy[Step] = st.one_of(
@@ -142,8 +142,10 @@ class Scene:
             case Register():
                 self._register(step)
             case Cancel(number) if self.watchers:
-                watcher, _ = self.watchers[number % len(self.watchers)]
+                watcher, watch = self.watchers[number % len(self.watchers)]
                 world.hub.cancel(watcher)
+                if not watch.canceled_at:
+                    self._stream(watcher).forget(watcher)
             case Compaction(back, prune):
                 self._compact(world.store.revision - back)
                 if prune:
@@ -166,6 +168,9 @@ class Scene:
                 world.hub.reset(world.store)
             case _:
                 pass
+
+    def _stream(self, watcher: Watcher) -> Recorder:
+        return next(stream for stream in self.streams if watcher in stream.watches)
 
     def _register(self, step: Register) -> None:
         key, end = RANGES[step.range]
@@ -209,9 +214,8 @@ def check(scene: Scene) -> None:
         check_watch(watch, world.log)
         if watcher.state is State.DONE:
             continue
-        assert watcher.state is (
-            State.WAITING if watch.first > revision + 1 else State.SYNCED
-        ) or (watcher.state is State.WAITING and watch.start_revision == revision + 1)
+        waits = watch.start_revision > revision
+        assert watcher.state is (State.WAITING if waits else State.SYNCED)
         check_complete(watch, world.log, revision)
     for stream in scene.streams:
         states = {watcher.state for watcher, _ in scene.watchers if watcher.feed.stream is stream}

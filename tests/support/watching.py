@@ -99,6 +99,7 @@ class World:
         self.store = Store(cache_bytes=cache_bytes)
         self.log = Log()
         self.rows: dict[RowId, Row] = {}
+        self._known: dict[RowId, bytes] = {}
         self.pruned = -1
         self.reads: list[str] = []
         self.away = False
@@ -171,11 +172,12 @@ class World:
         return self.store.revision
 
     def commit(self, *writes: Write, publish: bool = True) -> None:
-        overlay = Overlay(self.store, {row: it.value or b"" for row, it in self.rows.items()})
+        overlay = Overlay(self.store, self._known)
         for write in writes:
             overlay.evaluate(write)
         applied = overlay.applied()
         self.rows.update((row.meta.id, row) for row in overlay.rows)
+        self._known.update((row.meta.id, row.value or b"") for row in overlay.rows)
         for row in overlay.rows:
             self.log.append(_to_event(row))
         changes = self.store.apply(applied)

@@ -126,15 +126,13 @@ class Hub:
         return watcher
 
     def cancel(self, watcher: Watcher) -> None:
-        """End a watcher: nothing is handed over for it any more. Idempotent."""
-        if watcher.state is State.DONE:
-            return
-        self._end(watcher)
-        feed = watcher.feed
-        if feed.watchers:
-            self._answer(feed)
-        else:
-            self._feeds.pop(feed.stream, None)
+        """End a watcher: nothing is handed over for it any more. Idempotent.
+
+        Nothing is handed over here, so that the caller can queue `canceled`.
+        """
+        if watcher.state is not State.DONE:
+            self._end(watcher)
+            self._leave(watcher.feed)
 
     def close(self, stream: WatchStream) -> None:
         """End all watchers of a stream. Idempotent."""
@@ -164,6 +162,15 @@ class Hub:
         watcher.move(Step.END)
         del watcher.feed.watchers[watcher]
         self._notified.pop(watcher, None)
+
+    def _leave(self, feed: Feed) -> None:
+        """See to a stream that has one watcher less."""
+        if feed.watchers:
+            # Not at once: the watcher's `canceled` goes first, or a progress answer that its end
+            # sets free would tell it too that it has everything.
+            asyncio.get_running_loop().call_soon(self._answer, feed)
+        else:
+            self._feeds.pop(feed.stream, None)
 
     def publish(self, revision: int, changes: Sequence[Change]) -> None:
         """Hand the changes of one committed revision to all synced watchers. Hot.
@@ -248,7 +255,7 @@ class Hub:
 
     def _answer(self, feed: Feed) -> None:
         # A blocked stream keeps its request: answers must not pile up where nobody reads.
-        if feed.progress_wanted and not feed.behind and not feed.blocked:
+        if feed.progress_wanted and feed.watchers and not feed.behind and not feed.blocked:
             feed.progress_wanted = False
             feed.stream.progress(None, self.revision)
 

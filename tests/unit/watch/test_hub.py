@@ -496,10 +496,26 @@ async def test_cancelling_the_last_that_lags_answers_the_request() -> None:
         late, _ = world.watch(stream, since(2))
         world.hub.request_progress(stream)
         world.hub.cancel(late)
+        assert stream.manual == []  # `canceled` has to come first
         stream.forget(late)
-        assert stream.manual == [2]
         world.open.set()
         await world.settle()
+        assert stream.manual == [2]
+
+
+@simulated
+async def test_progress_that_a_cancellation_frees_comes_after_it() -> None:
+    async with World() as world:
+        stream = world.stream()
+        for _ in range(4):
+            world.put(b"a/1")
+        world.compact(4)
+        world.watch(stream, WatchSpec(b"b"))
+        _, overtaken = world.watch(stream, since(2))
+        world.hub.request_progress(stream)
+        await world.settle()
+        assert stream.manual == [5]
+        assert overtaken.responses == []
 
 
 @simulated
