@@ -1,0 +1,196 @@
+"""The same random program on a real etcd and on the shim: every answer and event is equal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from datastore.etcdpb import kv_pb2
+from datastore.etcdpb import rpc_pb2 as pb
+from tests.support.client import Client, WatchStream
+from tests.support.etcd import etcd
+from tests.support.programs import comparable, placed, requests, same_events
+from tests.support.running import Server
+from tests.support.servers import Binaries
+from tests.support.shim import shim
+
+METHODS: dict[type[Message], tuple[str, type[Message]]] = {
+    pb.RangeRequest: ("KV/Range", pb.RangeResponse),
+    pb.PutRequest: ("KV/Put", pb.PutResponse),
+    pb.DeleteRangeRequest: ("KV/DeleteRange", pb.DeleteRangeResponse),
+    pb.TxnRequest: ("KV/Txn", pb.TxnResponse),
+    pb.CompactionRequest: ("KV/Compact", pb.CompactionResponse),
+    pb.LeaseGrantRequest: ("Lease/LeaseGrant", pb.LeaseGrantResponse),
+    pb.LeaseRevokeRequest: ("Lease/LeaseRevoke", pb.LeaseRevokeResponse),
+    pb.LeaseTimeToLiveRequest: ("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse),
+    pb.LeaseLeasesRequest: ("Lease/LeaseLeases", pb.LeaseLeasesResponse),
+}
+Outcome = Message | tuple[str, str | None] | list[kv_pb2.Event]
+
+
+async def answer(client: Client, request: Message) -> Outcome:
+    """Send one request; an error is an outcome like any other."""
+    if isinstance(request, pb.WatchCreateRequest):
+        return await replay(client, request)
+    method, kind = METHODS[type(request)]
+    try:
+        return comparable(await client.call(method, request, kind))
+    except grpc.aio.AioRpcError as error:
+        return error.code().name, error.details()
+
+
+async def streamed(client: Client, request: pb.RangeRequest) -> Outcome:
+    """Send a range as a stream and join the chunks."""
+    joined = pb.RangeResponse()
+    fields = {field.name: value for field, value in request.ListFields()}
+    key, end = fields.pop("key", b""), fields.pop("range_end", b"")
+    try:
+        async for chunk in client.stream(key, end, **fields):
+            joined.MergeFrom(chunk)
+    except grpc.aio.AioRpcError as error:
+        return error.code().name, error.details()
+    return comparable(joined)
+
+
+async def replay(client: Client, request: pb.WatchCreateRequest) -> Outcome:
+    """Watch from a past revision until the present; a refusal is an outcome too."""
+    async with client.watch() as stream:
+        await stream.send(pb.WatchRequest(create_request=request))
+        created = await stream.next()
+        if created.canceled or request.start_revision > created.header.revision:
+            return created.cancel_reason, str(created.canceled)
+        return await history(stream)
+
+
+async def history(stream: WatchStream) -> Outcome:
+    """Collect events until the stream says that all are delivered."""
+    events: list[kv_pb2.Event] = []
+    asked = False
+    while True:
+        if not asked:
+            await stream.request_progress()
+            asked = True
+        try:
+            response = await stream.next(0.1)
+        except TimeoutError:
+            asked = False
+            continue
+        if response.canceled:
+            return "canceled", str(response.compact_revision)
+        if not response.events and response.watch_id == -1:
+            return events
+        events += response.events
+
+
+async def level(clients: tuple[Client, Client]) -> int:
+    """Bring both servers to one revision, without keys, leases and history; return it."""
+    for client in clients:
+        await client.delete(b"\0", b"\0")
+        for lease in await client.leases():
+            await client.revoke(lease)
+    start = max([await client.revision() for client in clients]) + 2
+    for client in clients:
+        while await client.revision() < start - 1:
+            await client.put(b"level")
+        await client.delete(b"level")
+        await client.compact(start)
+    return start
+
+
+async def compare(ours: Client, etcds: Client, program: list[Message]) -> None:
+    """Run a program on both and compare whatever comes back."""
+    start = await level((ours, etcds))
+    async with ours.watch() as mine, etcds.watch() as other:
+        for stream in (mine, other):
+            await stream.create(b"\0", b"\0", prev_kv=True)
+        for drawn in program:
+            request = placed(drawn, start)
+            note(f"{type(request).__name__}: {str(request).strip()}")
+            await agree(ours, etcds, request)
+        events = [await history(stream) for stream in (mine, other)]
+        assert isinstance(events[0], list)
+        assert isinstance(events[1], list)
+        assert same_events(events[0], events[1]), f"events: {events[0]}\nof etcd: {events[1]}"
+
+
+async def agree(ours: Client, etcds: Client, request: Message) -> None:
+    """Send one request to both."""
+    outcomes = [await answer(client, request) for client in (ours, etcds)]
+    if isinstance(outcomes[0], list) and isinstance(outcomes[1], list):
+        assert same_events(outcomes[0], outcomes[1])
+        return
+    assert outcomes[0] == outcomes[1]
+    if isinstance(request, pb.RangeRequest):
+        streams = [await streamed(client, request) for client in (ours, etcds)]
+        assert streams[0] == streams[1]
+
+
+class Pair:
+    """Both servers, each with a connection, on one event loop."""
+
+    def __init__(self, servers: tuple[Server, Server]) -> None:
+        self._servers = servers
+        self._runner = asyncio.Runner()
+        self._clients = self._runner.run(self._connect())
+
+    async def _connect(self) -> tuple[Client, Client]:
+        ours, etcds = (Client(server.target) for server in self._servers)
+        return ours, etcds
+
+    def run(self, program: list[Message]) -> None:
+        """Run a program on both."""
+        self._runner.run(compare(*self._clients, program))
+
+    def close(self) -> None:
+        """Hang up."""
+        for client in self._clients:
+            self._runner.run(client.__aexit__())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def pair(
+    request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    """Start a shim and an etcd."""
+    directory: Path = tmp_path_factory.mktemp("differential")
+    servers = shim(directory, request.param), etcd(binaries.etcd, directory)
+    try:
+        for server in servers:
+            server.start()
+        both = Pair(servers)
+        yield both
+        both.close()
+    finally:
+        for server in servers:
+            server.close()
+
+
+def run(pair: Pair, examples: int, steps: int) -> None:
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(st.lists(requests, min_size=1, max_size=steps))
+    def programs(program: list[Message]) -> None:
+        pair.run(program)
+
+    programs()
+
+
+def test_short_programs_have_the_same_answers(pair):
+    run(pair, examples=60, steps=25)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_long_programs_have_the_same_answers(pair):
+    run(pair, examples=2000, steps=60)
