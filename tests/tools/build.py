@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.tools.toolchain import NoGo, go
+from tests.tools.toolchain import MissingTool, go, require_compiler
 
 HERE = Path(__file__).parent
 BUILD_SECONDS = 1800
@@ -36,13 +36,14 @@ class Program(NamedTuple):
     flags: str = ""
     ours: bool = False
     """Its Go tests have to pass before it is built."""
+    cgo: bool = False
 
 
 PROGRAMS: Mapping[str, Program] = {
     "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
     "etcdctl": Program("etcd", "go.etcd.io/etcd/etcdctl/v3"),
     "etcdutl": Program("etcd", "go.etcd.io/etcd/etcdutl/v3"),
-    "kine": Program("kine", "github.com/k3s-io/kine", KINE_VERSION),
+    "kine": Program("kine", "github.com/k3s-io/kine", KINE_VERSION, cgo=True),
     "porcupine-check": Program("porcupine", ".", ours=True),
 }
 
@@ -97,6 +98,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _build(name: str, program: Program, place: Path) -> Path:
     print(f"building {name} (once; takes a minute or two)", file=sys.stderr, flush=True)
+    if program.cgo:
+        require_compiler()
     if program.ours:
         _go(program, "vet", ".")
         _go(program, "test", ".")
@@ -135,7 +138,7 @@ def main(names: list[str]) -> int:
     for name in names or PROGRAMS:
         try:
             print(obtain(name))
-        except (BuildError, NoGo, OSError, subprocess.SubprocessError) as error:
+        except (BuildError, MissingTool, OSError, subprocess.SubprocessError) as error:
             print(error, file=sys.stderr)
             return 1
     return 0

@@ -17,7 +17,7 @@ def main() -> int:
     """Obtain all of them; a second time this is quick."""
     with TerminalProgress(Console(stderr=True)) as progress:
         try:
-            Binaries(Paths.default().cache_dir, report=progress).obtain_all(NAMES)
+            Binaries(Paths.default().cache_dir, progress=progress).obtain_all(NAMES)
         except BinaryError as error:
             print(error, file=sys.stderr)
             return 1
