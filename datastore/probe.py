@@ -21,6 +21,9 @@ from datastore.launch import EtcdProbe, HttpProbe, Probe
 _PROBE_KEY: Final = b"/registry/health"
 """kube-apiserver's own health key: any user that it may use can read it."""
 
+_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""What opens HTTP/2: the preface and empty settings."""
+
 _LONGEST_BODY: Final = 500
 
 
@@ -134,16 +137,14 @@ async def _explain(what: EtcdProbe, error: grpc.aio.AioRpcError | TimeoutError) 
 
 
 async def _connect(what: EtcdProbe) -> NotReady | None:
-    parts = urlsplit(what.url)
     place = what.url
     try:
         async with asyncio.timeout(what.timeout_seconds):
-            if parts.scheme == "unix":
-                _, writer = await asyncio.open_unix_connection(parts.path)
-            else:
-                context = _tls(what) if parts.scheme == "https" else None
-                _, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
-            writer.close()
+            if not await _is_welcome(what):
+                return NotReady(
+                    f"{place}: it does not accept this client's certificate",
+                    f"is {what.cert} signed by the authority that it trusts?",
+                )
     except ssl.SSLCertVerificationError as error:
         advice = f"is {what.ca} the authority of its certificate?" if what.ca else "give caFile"
         return NotReady(f"{place}: its certificate is refused: {error.verify_message}", advice)
@@ -157,6 +158,28 @@ async def _connect(what: EtcdProbe) -> NotReady | None:
     except OSError as error:
         return NotReady(f"{place}: {_words(error)}", "is it running, and is the address right?")
     return None
+
+
+async def _is_welcome(what: EtcdProbe) -> bool:
+    """Connect, and say whether an HTTP/2 server greets back over TLS.
+
+    In TLS 1.3 a server judges the client's certificate after the handshake.
+    """
+    parts = urlsplit(what.url)
+    context = _tls(what) if parts.scheme == "https" else None
+    if parts.scheme == "unix":
+        reader, writer = await asyncio.open_unix_connection(parts.path)
+    else:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
+    try:
+        if context is None:
+            return True
+        writer.write(_GREETING)
+        return await reader.read(1) != b""
+    except (ssl.SSLError, ConnectionError):
+        return False
+    finally:
+        writer.transport.abort()
 
 
 def _tls(what: Probe) -> ssl.SSLContext:

@@ -59,7 +59,7 @@ class Stage:
                 return await probe(spec.readiness)
             except NotReady as error:
                 if self.running[-1].poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"{error}\n{log.read_text()[-2000:]}") from error
+                    raise AssertionError(f"{error}\n{tail(log)}") from error
                 await anyio.sleep(0.05)
 
     def stop(self) -> None:
@@ -69,6 +69,10 @@ class Stage:
         self.running.clear()
         if self.others:
             self.others.close()
+
+
+def tail(log: Path) -> str:
+    return log.read_text()[-2000:]
 
 
 def spawn(spec: ProcessSpec, output: int) -> subprocess.Popen[bytes]:
