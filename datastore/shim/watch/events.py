@@ -12,28 +12,28 @@ EVENTS = b"\x5a"
 """The tag of WatchResponse.events, field 11."""
 
 _DELETE = b"\x08\x01"  # Event.type; PUT is zero and left out
+_OVERHEAD = 400  # bytes of an event and its versions
 
 
 class Event:
     """A change with the bytes of its values, as far as they are known.
 
     It holds bytes, not only versions, because the cache behind `Version.framed` may drop them
-    before a watcher that lags has been served.
+    before a watcher that lags has been served. `size` is about what keeping it costs.
     """
 
-    __slots__ = ("framed", "previous", "previous_framed", "version")
+    __slots__ = ("framed", "previous", "previous_framed", "size", "version")
 
     def __init__(self, change: Change) -> None:
-        self.version, self.previous = change
-        self.framed = (
-            frame_tombstone(self.version) if self.version.tombstone else self.version.framed
-        )
-        self.previous_framed = None if self.previous is None else self.previous.framed
-
-    @property
-    def size(self) -> int:
-        """Bytes that keeping the event costs, roughly."""
-        return len(self.framed or b"") + len(self.previous_framed or b"") + _OVERHEAD
+        self.version, self.previous = version, previous = change
+        self.framed = version.framed if version.version else frame_tombstone(version)
+        self.previous_framed = None if previous is None else previous.framed
+        size = _OVERHEAD
+        if self.framed is not None:
+            size += len(self.framed)
+        if self.previous_framed is not None:
+            size += len(self.previous_framed)
+        self.size = size
 
     def missing(self, *, prev_kv: bool) -> list[RowId]:
         """Return the rows whose values are needed before it can be encoded."""
@@ -58,9 +58,6 @@ class Event:
         if size < 128:
             return b"Z%c%b" % (size, kv)
         return EVENTS + wire.varint(size) + kv
-
-
-_OVERHEAD = 400
 
 
 def frame_tombstone(version: Version) -> bytes:

@@ -55,7 +55,9 @@ class Ring:
 
     def append(self, revision: int, events: Sequence[Event]) -> None:
         """Add a revision and forget the oldest above the bound, even this one if too large."""
-        size = sum(event.size for event in events)
+        size = 0
+        for event in events:
+            size += event.size
         self._moments.append(Moment(revision, events, size))
         self._bytes += size
         while self._bytes > self._max_bytes:

@@ -39,6 +39,7 @@ class RangeIndex(Generic[T]):
         self._open: list[T] = []
         self._recent: list[T] = []
         self._tree: list[T] = []
+        self._starts: list[bytes] = []
         self._ends: list[bytes] = []
         self._removed: set[int] = set()
 
@@ -69,7 +70,7 @@ class RangeIndex(Generic[T]):
 
     def find(self, key: bytes) -> list[T]:
         """Return the items whose range holds the key, in no order. Hot."""
-        found = list(self._single.get(key, ()))
+        found = [] if key not in self._single else list(self._single[key])
         if self._open:
             found += self._open[: bisect_right(self._open, key, key=_start)]
         if len(self._recent) > _RECENT:
@@ -82,7 +83,7 @@ class RangeIndex(Generic[T]):
 
     def _stab(self, key: bytes, found: list[T]) -> None:
         tree, ends, removed = self._tree, self._ends, self._removed
-        beyond = bisect_right(tree, key, key=_start)
+        beyond = bisect_right(self._starts, key)
         stack = [(0, len(tree))]
         while stack:
             low, end = stack.pop()
@@ -101,6 +102,7 @@ class RangeIndex(Generic[T]):
     def _rebuild(self) -> None:
         kept = [item for item in self._tree if id(item) not in self._removed]
         self._tree = sorted(kept + self._recent, key=_start)
+        self._starts = [item.key for item in self._tree]
         self._recent = []
         self._removed = set()
         self._ends = [b""] * len(self._tree)
