@@ -79,7 +79,7 @@ def _published_digest(client: httpx.Client, program: Program) -> str:
 def _stream(
     client: httpx.Client, url: str, into: Path, on_bytes: Callable[[int, int | None], None]
 ) -> str:
-    digest = hashlib.sha256()
+    digest, done = hashlib.sha256(), 0
     with client.stream("GET", url) as response, into.open("wb") as file:
         response.raise_for_status()
         length = response.headers.get("content-length", "")
@@ -87,7 +87,8 @@ def _stream(
         for chunk in response.iter_bytes(_CHUNK):
             digest.update(chunk)
             file.write(chunk)
-            on_bytes(response.num_bytes_downloaded, total)
+            done += len(chunk)
+            on_bytes(done, total)
     return digest.hexdigest()
 
 
