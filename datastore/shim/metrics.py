@@ -11,12 +11,12 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from datastore.shim.backends.api import Size
 from datastore.shim.health import Health
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.header import Headers
 from datastore.shim.rpc.kv import KvService
 from datastore.shim.rpc.maintenance import Release
+from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
 from datastore.shim.timing import TimedBackend
 from datastore.shim.transport.api import Code
@@ -43,7 +43,7 @@ class Parts(Protocol):
     headers: Headers
     health: Health
     release: Release
-    size: Size
+    quota: Quota
 
 
 class Metrics:
@@ -137,17 +137,17 @@ def _server(parts: Parts) -> Iterable[Sample]:
     yield (
         "etcd_server_quota_backend_bytes",
         "Size of the database above which writes are refused.",
-        max(parts.release.quota_bytes, 0),
+        max(parts.quota.limit, 0),
     )
 
 
 def _mvcc(parts: Parts) -> Iterable[Sample]:
     store = parts.replica.store
-    yield "etcd_mvcc_db_total_size_in_bytes", "Bytes of the database.", parts.size.total
+    yield "etcd_mvcc_db_total_size_in_bytes", "Bytes of the database.", parts.quota.size.total
     yield (
         "etcd_mvcc_db_total_size_in_use_in_bytes",
         "Bytes of the database in use.",
-        parts.size.in_use,
+        parts.quota.size.in_use,
     )
     yield "etcd_debugging_mvcc_keys_total", "Keys in the index.", store.key_count
     yield "etcd_debugging_mvcc_current_revision", "Current revision.", store.revision

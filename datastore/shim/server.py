@@ -9,14 +9,13 @@ import random
 from collections.abc import Coroutine
 from typing import Final, Self
 
-from datastore.shim.backends.api import Alarm, Backend, BackendError, Member, Size
-from datastore.shim.errors import ShimError, Stopped
+from datastore.shim.backends.api import Backend, Member
+from datastore.shim.errors import Stopped
 from datastore.shim.expirer import Expirer
 from datastore.shim.health import Health
 from datastore.shim.http import Checks, HttpServer, Pages
 from datastore.shim.lanes import thread_lanes
 from datastore.shim.metrics import Metrics
-from datastore.shim.mvcc.ops import SetAlarms
 from datastore.shim.options import ServeOptions, is_loopback
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Reader
@@ -27,6 +26,7 @@ from datastore.shim.rpc.health import HealthService
 from datastore.shim.rpc.kv import KvService, RequestLimits
 from datastore.shim.rpc.lease import LeaseService
 from datastore.shim.rpc.maintenance import MaintenanceService, Release
+from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
 from datastore.shim.rpc.watch import WatchService
 from datastore.shim.timing import TimedBackend
@@ -41,9 +41,7 @@ log = logging.getLogger(__name__)
 API_VERSION: Final = "3.7.3"
 """The etcd whose API this is. Plain semver: kube-apiserver parses it (contract 3.4)."""
 STORAGE_VERSION: Final = "3.7.0"
-NOSPACE: Final = 1
 RECV_OVERHEAD: Final = 512 << 10
-SIZE_SECONDS: Final = 2.0
 GRACE_SECONDS: Final = 5.0
 
 
@@ -70,10 +68,10 @@ class Shim:
     desk: Desk
     headers: Headers
     release: Release
+    quota: Quota
 
     def __init__(self, options: ServeOptions, backend: Backend | None = None) -> None:
         self.health = Health()
-        self.size = Size(0, 0)
         self.urls: list[str] = []
         """Client URLs as they were bound."""
         self.http_urls: list[str] = []
@@ -120,7 +118,7 @@ class Shim:
         self.writer = Writer(replica)
         cluster_id = replica.head.cluster_id
         self.headers = Headers(cluster_id, derive_member_id(cluster_id, options.name))
-        self.release = Release(API_VERSION, STORAGE_VERSION, options.quota_bytes)
+        self.release = Release(API_VERSION, STORAGE_VERSION)
         # The index lives for ever: what is spared here is every later collection.
         gc.collect()
         gc.freeze()
@@ -144,13 +142,14 @@ class Shim:
         advertised = list(options.advertise_client_urls)
         me = Member(self.headers.member_id, options.name, advertised, 0)
         reader = Reader(replica, chunk_bytes=options.max_request_bytes)
+        self.quota = quota = Quota(replica, writer, self.headers.member_id, options.quota_bytes)
         expirer, pruner = Expirer(replica, writer), Pruner(replica, me)
         request_limits = RequestLimits(options.max_request_bytes, options.max_txn_ops)
-        self.kv = KvService(desk, reader, writer, pruner, request_limits)
+        self.kv = KvService(desk, reader, writer, pruner, quota=quota, limits=request_limits)
         WatchService(desk, replica, self.hub)
-        LeaseService(desk, replica, writer, expirer, options.min_lease_ttl)
+        LeaseService(desk, replica, writer, expirer, quota=quota, min_ttl=options.min_lease_ttl)
         ClusterService(desk, replica, me)
-        MaintenanceService(desk, replica, writer, self.release)
+        MaintenanceService(desk, replica, writer, quota, self.release)
         HealthService(desk)
         self._metrics.show(self)
         for work in (
@@ -160,7 +159,7 @@ class Shim:
             pruner.run(),
             self.hub.run(),
             self._notify_progress(),
-            self._watch_size(),
+            quota.run(),
         ):
             self._run(work)
         checks = Checks(self.health, replica, reader)
@@ -218,20 +217,6 @@ class Shim:
         while True:
             await asyncio.sleep(interval * random.uniform(1.0, 1.1))  # noqa: S311 - as etcd
             self.hub.progress_tick()
-
-    async def _watch_size(self) -> None:
-        """Keep the size known, and raise NOSPACE when it passes the quota."""
-        replica, quota = self.replica, self._options.quota_bytes
-        mine = Alarm(self.headers.member_id, NOSPACE)
-        while True:
-            try:
-                self.size = await replica.lanes.upkeep(replica.backend.size)
-                if 0 < quota < self.size.total and mine not in replica.store.alarms:
-                    log.error("the database is larger than its quota", extra={"quota": quota})
-                    await self.writer.submit(SetAlarms([*replica.store.alarms, mine]), 0)
-            except (BackendError, ShimError) as error:
-                log.warning("the database's size is not known", extra={"reason": str(error)})
-            await asyncio.sleep(SIZE_SECONDS)
 
 
 def _connect(options: ServeOptions) -> Backend:

@@ -16,6 +16,7 @@ from datastore.shim.mvcc.wire import frame
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Chunk, Reader
 from datastore.shim.rpc import convert
+from datastore.shim.rpc.quota import Quota, has_put
 from datastore.shim.rpc.service import Desk
 from datastore.shim.transport.api import Call, Code, RpcError
 from datastore.shim.writer import Writer
@@ -36,7 +37,14 @@ class KvService:
     """Range, RangeStream, Put, DeleteRange, Txn, Compact."""
 
     def __init__(
-        self, desk: Desk, reader: Reader, writer: Writer, pruner: Pruner, limits: RequestLimits
+        self,
+        desk: Desk,
+        reader: Reader,
+        writer: Writer,
+        pruner: Pruner,
+        *,
+        quota: Quota,
+        limits: RequestLimits,
     ) -> None:
         self.values_served = 0
         """Keys that ranges have returned, to compare with what had to be fetched."""
@@ -44,6 +52,7 @@ class KvService:
         self._reader = reader
         self._writer = writer
         self._pruner = pruner
+        self._quota = quota
         self._limits = limits
         self._now = asyncio.get_running_loop().time
         desk.unary("/etcdserverpb.KV/Range", self.range)
@@ -89,6 +98,8 @@ class KvService:
         self._check_size(body)
         op = convert.to_put(pb.PutRequest.FromString(body))
         check(op)
+        if self._quota.is_near(len(body)):
+            await self._quota.admit(len(body))
         result = await self._submit(op, len(body))
         assert isinstance(result, ops.PutResult)
         return convert.from_put(self._headers.at(result.revision), result)
@@ -111,6 +122,8 @@ class KvService:
             result = await self._reader.txn(op)
         else:
             self._check_size(body)
+            if self._quota.is_near(len(body)) and has_put(op):
+                await self._quota.admit(len(body))
             result = await self._submit(op, len(body))
         assert isinstance(result, ops.TxnResult)
         return convert.from_txn(self._headers.at(result.revision), result)

@@ -12,6 +12,7 @@ from datastore.shim.expirer import Expirer
 from datastore.shim.mvcc.ops import LeaseGrant, LeaseRevoke, Result
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.kv import REQUEST_SECONDS
+from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
 from datastore.shim.transport.api import Call
 from datastore.shim.writer import Writer
@@ -24,12 +25,20 @@ class LeaseService:
     """Grant, Revoke, KeepAlive, TimeToLive, Leases."""
 
     def __init__(
-        self, desk: Desk, replica: Replica, writer: Writer, expirer: Expirer, min_ttl: int
+        self,
+        desk: Desk,
+        replica: Replica,
+        writer: Writer,
+        expirer: Expirer,
+        *,
+        quota: Quota,
+        min_ttl: int,
     ) -> None:
         self._headers = desk.headers
         self._replica = replica
         self._writer = writer
         self._expirer = expirer
+        self._quota = quota
         self._min_ttl = min_ttl
         self._now = asyncio.get_running_loop().time
         desk.unary("/etcdserverpb.Lease/LeaseGrant", self.grant)
@@ -43,6 +52,8 @@ class LeaseService:
         request = pb.LeaseGrantRequest.FromString(body)
         if request.TTL > MAX_TTL_SECONDS:
             raise LeaseTtlTooLarge
+        if self._quota.is_near(len(body)):
+            await self._quota.admit(len(body))
         ttl = max(request.TTL, self._min_ttl)
         while True:
             lease = request.ID or secrets.randbelow((1 << 63) - 1) + 1

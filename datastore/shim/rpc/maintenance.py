@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datastore.etcdpb import rpc_pb2 as pb
-from datastore.shim.backends.api import Alarm, BackendError, Row, Size, to_revision
+from datastore.shim.backends.api import Alarm, BackendError, Row, to_revision
 from datastore.shim.errors import Compacted, FutureRevision, NoLeader
 from datastore.shim.mvcc.ops import SetAlarms
 from datastore.shim.mvcc.store import Store
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.header import RAFT_TERM
 from datastore.shim.rpc.kv import REQUEST_SECONDS
+from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
 from datastore.shim.transport.api import Call
 from datastore.shim.writer import Writer
@@ -29,19 +30,20 @@ class Release:
 
     version: str
     storage: str
-    quota_bytes: int
 
 
 class MaintenanceService:
     """Status, Alarm, Defragment, HashKV."""
 
-    def __init__(self, desk: Desk, replica: Replica, writer: Writer, release: Release) -> None:
+    def __init__(
+        self, desk: Desk, replica: Replica, writer: Writer, quota: Quota, release: Release
+    ) -> None:
         self._headers = desk.headers
         self._health = desk.health
         self._replica = replica
         self._writer = writer
         self._release = release
-        self._size = Size(0, 0)
+        self._quota = quota
         self._now = asyncio.get_running_loop().time
         desk.unary("/etcdserverpb.Maintenance/Status", self.status)
         desk.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
@@ -50,21 +52,21 @@ class MaintenanceService:
 
     async def status(self, call: Call, body: bytes) -> bytes:
         """Describe this server, also while the database is away."""
-        replica, release = self._replica, self._release
+        release, quota = self._release, self._quota
         with contextlib.suppress(BackendError):  # while it is away, the last size known
-            self._size = await replica.lanes.upkeep(replica.backend.size)
-        change = replica.position.change
+            await quota.measure()
+        change = self._replica.position.change
         answer = pb.StatusResponse(
             version=release.version,
-            dbSize=self._size.total,
-            dbSizeInUse=self._size.in_use,
+            dbSize=quota.size.total,
+            dbSizeInUse=quota.size.in_use,
             leader=self._headers.member_id if self._health.serving else 0,
             raftIndex=change,
             raftAppliedIndex=change,
             raftTerm=RAFT_TERM,
             errors=self._errors(),
             storageVersion=release.storage,
-            dbSizeQuota=max(release.quota_bytes, 0),
+            dbSizeQuota=max(quota.limit, 0),
             downgradeInfo=pb.DowngradeInfo(),
         )
         return self._header() + answer.SerializeToString()
@@ -73,7 +75,7 @@ class MaintenanceService:
         errors = [] if self._health.serving else [NoLeader.text]
         alarms = self._replica.store.alarms
         errors += [
-            f"memberID:{a.member} alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(a.kind))}"
+            f"memberID:{a.member}  alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(a.kind))}"
             for a in alarms
         ]
         return errors
