@@ -28,8 +28,11 @@ def compact(index: Index, revision: int) -> list[Version]:
     touched = index.recent[:reached]
     del index.births[: bisect_right(index.births, bound, key=_id)]
     garbage: list[Version] = []
+    latest, history = index.latest, index.history
     for key in {version.key for version in touched}:
-        _compact_key(index, key, revision, garbage)
+        # Most keys that changed were made and not touched again: nothing to let go of.
+        if key in history or not latest[key].version:
+            _compact_key(index, key, revision, garbage)
     # A tombstone that stays for being exactly here goes with the next compaction.
     floor = revision << SUB_BITS
     graves = [v for v in touched if not v.version and v.id >= floor]
