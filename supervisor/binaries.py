@@ -19,6 +19,9 @@ from supervisor.fetch import FetchError, fetch
 from supervisor.progress import SILENT, Report, Step
 from supervisor.releases import KUBERNETES, KUBERNETES_VERSION, Program, parse_version, program
 from supervisor.releases import target as platform_name
+from supervisor.toolchain import GO_VERSION, obtain_go
+
+OnBytes = Callable[[int, int | None], None]
 
 _VERSION_SECONDS: Final = 20.0
 _SCRATCH: Final = ".partial-"
@@ -50,7 +53,8 @@ class Binaries:
         explicit: Mapping[str, Path] | None = None,
         progress: Report = SILENT,
         environ: Mapping[str, str] = os.environ,
-        fetcher: Callable[[Program, Path, Callable[[int, int | None], None]], Path] = fetch,
+        fetcher: Callable[[Program, Path, OnBytes], Path] = fetch,
+        find_go: Callable[[Mapping[str, str], Path, OnBytes], str] = obtain_go,
     ) -> None:
         self._cache = cache_dir / "bin"
         self._kubernetes = kubernetes
@@ -58,6 +62,7 @@ class Binaries:
         self._report = progress
         self._environ = environ
         self._fetch = fetcher
+        self._find_go = find_go
         self._found: dict[str, Path] = {}
         self._unreachable: dict[str, str] = {}
 
@@ -199,10 +204,15 @@ class Binaries:
         cost = f" ({wanted.recipe.cost} the first time)" if wanted.recipe else ""
         action = f"building {wanted.version} from the Go module proxy{cost}"
         self._report(Step(wanted.name, action))
+
+        def fetching(done: int, total: int | None) -> None:
+            self._report(Step(wanted.name, f"downloading Go {GO_VERSION}", done, total))
+
         return build(
             wanted,
             scratch,
             self._environ,
+            lambda: self._find_go(self._environ, self._cache, fetching),
             lambda count: self._report(Step(wanted.name, action, count, unit="packages")),
         )
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from supervisor.child import run
 from supervisor.releases import Program
+from supervisor.toolchain import NoGo
 
 BUILD_SECONDS: Final = 3600.0
 _LAST_LINES: Final = 12
@@ -24,6 +25,7 @@ def build(
     program: Program,
     directory: Path,
     environ: Mapping[str, str],
+    find_go: Callable[[], str],
     on_package: Callable[[int], None],
 ) -> Path:
     """Build `program` below `directory` and return its file.
@@ -32,16 +34,17 @@ def build(
     module files and the result.
 
     Raises:
-        BuildError: There is no recipe or no Go, or the build fails; with the compiler's words.
+        BuildError: No recipe, Go or C compiler, or the build fails; with the compiler's words.
     """
     recipe = program.recipe
     if recipe is None:
         raise BuildError(f"no modules are pinned for {program.name} {program.version}")
-    go = shutil.which("go", path=environ.get("PATH"))
-    if go is None:
-        raise BuildError("Go is not installed (1.21 or newer fetches the version it needs)")
     if recipe.is_cgo and not shutil.which(environ.get("CC", "gcc"), path=environ.get("PATH")):
         raise BuildError(f"{program.name} needs a C compiler (Debian: apt-get install gcc)")
+    try:
+        go = find_go()
+    except NoGo as error:
+        raise BuildError(str(error)) from error
     for name in ("go.mod", "go.sum"):
         pinned = resources.files("supervisor").joinpath("recipes", recipe.folder, name)
         directory.joinpath(name).write_bytes(pinned.read_bytes())

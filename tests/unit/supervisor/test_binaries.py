@@ -13,6 +13,7 @@ from supervisor.binaries import Binaries, BinaryUnavailable, WrongVersion
 from supervisor.fetch import FetchError
 from supervisor.progress import Step
 from supervisor.releases import NAMES, Program, parse_version, program
+from supervisor.toolchain import NoGo
 
 KUBERNETES = "Kubernetes v1.37.2"
 ETCD = "etcd Version: 3.7.3\nGit SHA: x"
@@ -69,7 +70,14 @@ class World:
             progress=self.steps.append,
             environ={"PATH": str(self.path)},
             fetcher=self.site,
+            find_go=self.find_go,
         )
+
+    def find_go(self, environ: object, cache: object, on_bytes: object) -> str:
+        found = shutil.which("go", path=str(self.path))
+        if found is None:
+            raise NoGo("Go is not installed")
+        return found
 
     def left_in_cache(self) -> list[str]:
         return sorted(path.name for path in (self.cache / "bin").iterdir())
