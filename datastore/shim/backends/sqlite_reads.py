@@ -115,7 +115,7 @@ class Reads:
             )
             commits = [_to_commit(*row) for row in found]
             if not commits:
-                return Tail(head, (), ())
+                return Tail(head, [], [])
             revisions = [commit.revision for commit in commits]
             cursor = connection.execute(
                 _ROWS, (to_row_id(position.revision + 1, 0), to_row_id(revisions[-1] + 1, 0))

@@ -28,7 +28,7 @@ from datastore.shim.backends.stats import Stats
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_BYTES = 3 << 20
+CHECKPOINT_BYTES = 4 << 20
 RESTART_BYTES = 64 << 20
 CHECK_SECONDS = 3.0
 
