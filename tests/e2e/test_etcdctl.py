@@ -28,13 +28,13 @@ NOISE = (
     (r'("(?:ClusterID|MemberID|RaftTerm|Hash|Leader|ID)" : )\d+', r"\1N"),
     (r'("(?:RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse)" : )\d+', r"\1N"),
     (r'"peerURLs":\["ADDRESS"\],|"PeerURL" : .*\n', ""),  # the shim has no peers
-    (r"ADDRESS, ADDRESS, (true|false)$|, , ADDRESS, (true|false)$", "PEER, ADDRESS"),
+    (r", (ADDRESS)?, ADDRESS, (true|false)$", r", PEER, ADDRESS, \2"),
     (r"\b[0-9a-f]{15,16}\b", "ID"),
     (r"\b[0-9.]+ [kM]?B\b", "SIZE"),
     (r"(true, false, )\d+, \d+, \d+", r"\1TERM, INDEX, INDEX"),
     (r"\b\d+%", "PART"),
     (r'"Took" : [0-9.]+[^ 0-9]?s', "Took TIME"),
-    (r"(ADDRESS, )\d+$", r"\1HASH"),
+    (r"(ADDRESS, )\d+(, \d+)$", r"\1HASH\2"),
     (r'("(?:version|storageVersion)":)"3\.\d+\.\d+"', r'\1"VERSION"'),
     (r'("(?:Version|StorageVersion)" : )"?3\.\d+\.\d+"?', r"\1VERSION"),
 )
