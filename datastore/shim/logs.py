@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         fields = {
-            "level": record.levelname.lower(),
+            "level": record.levelname.lower().removesuffix("ing"),
             "ts": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03}",
             "caller": record.name,
             "msg": record.getMessage(),

@@ -124,7 +124,11 @@ class Shim:
         gc.freeze()
         log.info(
             "store opened",
-            extra={"revision": store.revision, "keys": store.key_count, "cluster": cluster_id},
+            extra={
+                "revision": store.revision,
+                "keys": store.key_count,
+                "cluster": f"{cluster_id:x}",
+            },
         )
 
     async def _listen(self) -> None:
@@ -199,7 +203,8 @@ class Shim:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if hasattr(self, "replica"):
             await self.replica.close()
-        log.info("stopped")
+        if self.urls:
+            log.info("stopped")
 
     def _run(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)

@@ -167,10 +167,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", min(limits.max_streams, _INT32_MAX)),
         # Strikes are answered with GOAWAY too_many_pings: kube-apiserver pings every 30 s.
-        (
-            "grpc.http2.min_recv_ping_interval_without_data_ms",
-            int(limits.min_ping * _MILLISECONDS),
-        ),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(limits.min_ping * _MILLISECONDS)),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", min(int(limits.keepalive * _MILLISECONDS), _INT32_MAX)),
