@@ -1,4 +1,7 @@
-"""The command line: `byre controller` and everything that goes with it."""
+"""The command line: `byre controller` and everything that goes with it.
+
+What only one command needs is imported by that command: `byre kubectl` is to start quickly.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,14 @@ from rich.console import Console
 
 from datastore import config as configuration
 from datastore.errors import CertificateError, DatastoreError, UnusablePath
-from datastore.paths import Paths
-from datastore.resolve import resolve
 from datastore.schema import Config
-from supervisor.binaries import Binaries, BinaryError
-from supervisor.certificates import ClusterPki
+from supervisor.binaries import BinaryError
 from supervisor.console import set_up_logging, status_summary, status_table
-from supervisor.controller import Order, log_dir, run_controller
 from supervisor.errors import NotRunning, SupervisorError
 from supervisor.logview import component_logs, follow, show
-from supervisor.plan import Plan, make_plan
-from supervisor.planview import plan_to_json, plan_to_text
-from supervisor.progress import SILENT, Report, TerminalProgress
+from supervisor.place import Place, admin_kubeconfig, log_dir
+from supervisor.progress import TerminalProgress
 from supervisor.release import byre_version
-from supervisor.removal import remove
-from supervisor.status import ask_status
 
 EPILOG = """\b
 Exit codes:
@@ -42,32 +38,6 @@ Exit codes:
   7  no byre is running here
   8  the datastore is not the one that this data directory belongs to
 """
-
-
-class Place:
-    """Where a command works: options of the command, else of `byre`, else the environment."""
-
-    def __init__(self, config: Path | None, data_dir: Path | None) -> None:
-        self.config_file = config
-        self.data_dir = data_dir
-
-    @property
-    def paths(self) -> Paths:
-        """The directories."""
-        return Paths.default(data_dir=self.data_dir, config_file=self.config_file)
-
-    def load(self) -> Config:
-        """Read the configuration; a file that was named must exist."""
-        return configuration.load(self.paths.config_file, optional=self.config_file is None)
-
-    def binaries(self, config: Config, progress: Report = SILENT) -> Binaries:
-        """Return the finder of executables."""
-        return Binaries(
-            self.paths.cache_dir,
-            kubernetes=config.spec.kubernetes.version,
-            explicit=configuration.explicit_binaries(config),
-            progress=progress,
-        )
 
 
 def _place_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,13 +102,15 @@ def controller(
     keeps them running. Missing binaries are downloaded or built first. SIGTERM or Ctrl-C stops
     everything in reverse order; a second one kills.
     """
+    from supervisor.controller import Order, run_controller
+
     set_up_logging(verbose=verbose)
     place = _place(context, config, data_dir)
     settings = place.load()
     order = Order(settings, place.paths, single, adopt_datastore)
 
-    def on_ready(plan: Plan) -> None:
-        click.echo(f"control plane ready: {plan.api_url}", err=True)
+    def on_ready(url: str) -> None:
+        click.echo(f"control plane ready: {url}", err=True)
         click.echo("  byre kubectl get namespaces   (in another terminal)", err=True)
 
     with TerminalProgress(Console(stderr=True)) as progress:
@@ -159,6 +131,9 @@ def plan(
     output: str,
 ) -> None:
     """Show what would run, without starting or changing anything; secrets are left out."""
+    from supervisor.plan import make_plan
+    from supervisor.planview import plan_to_json, plan_to_text
+
     place = _place(context, config, data_dir)
     settings = place.load()
     finder = place.binaries(settings)
@@ -181,6 +156,8 @@ def status(
 
     Exits with 0 when everything is ready, 1 when something is not, 7 when nothing runs.
     """
+    from supervisor.status import ask_status
+
     answer = ask_status(_place(context, config, data_dir).paths.run_dir)
     if output == "json":
         click.echo(json.dumps(answer, indent=2))
@@ -282,6 +259,8 @@ def reset(
 
     A database or an etcd that someone else runs is left as it is.
     """
+    from supervisor.removal import remove
+
     paths = _place(context, config, data_dir).paths
     if not yes:
         click.confirm(f"remove the cluster in {paths.data_dir} for good?", abort=True)
@@ -305,13 +284,15 @@ def config_create() -> None:
 @click.pass_context
 def config_validate(context: click.Context, config: Path | None, data_dir: Path | None) -> None:
     """Check a configuration and show every problem in it; nothing is started."""
+    from datastore.resolve import resolve
+
     place = _place(context, config, data_dir)
     resolve(place.load(), place.paths)
     click.echo(f"{place.config_file or place.paths.config_file}: valid")
 
 
 def _read_kubeconfig(place: Place) -> Path:
-    path = ClusterPki(place.paths.pki_dir).kubeconfig("admin")
+    path = admin_kubeconfig(place.paths)
     try:
         path.open().close()
     except PermissionError as error:

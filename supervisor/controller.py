@@ -10,7 +10,6 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from datastore.errors import NotReady
@@ -23,6 +22,7 @@ from supervisor.child import SystemSpawner
 from supervisor.errors import ForeignStore, PreflightFailed, StartFailed
 from supervisor.identity import IdentityGuard
 from supervisor.orphans import Orphan, end_orphans, find_orphans
+from supervisor.place import log_dir, owner
 from supervisor.plan import Plan, component_names, listeners, make_plan
 from supervisor.preflight import DataDirLock, check_directories, check_ports
 from supervisor.release import byre_version
@@ -52,7 +52,7 @@ def needed_binaries(plan: Plan, *, single: bool) -> list[str]:
     return [*plan.datastore.binaries, *component_names(single=single)]
 
 
-def run_controller(order: Order, binaries: Binaries, on_ready: Callable[[Plan], None]) -> None:
+def run_controller(order: Order, binaries: Binaries, on_ready: Callable[[str], None]) -> None:
     """Run a control plane until SIGTERM, SIGINT or SIGHUP; a second one kills what is left.
 
     Raises:
@@ -108,17 +108,7 @@ async def clean_up(paths: Paths, order: list[str]) -> None:
     await end_orphans(orphans, order, ORPHAN_GRACE_SECONDS, tell)
 
 
-def owner(paths: Paths) -> str:
-    """Return the name in the environment marker of all children."""
-    return str(paths.data_dir)
-
-
-def log_dir(paths: Paths) -> Path:
-    """Return where the components' output goes."""
-    return paths.data_dir / "logs"
-
-
-async def _run(order: Order, plan: Plan, on_ready: Callable[[Plan], None]) -> None:
+async def _run(order: Order, plan: Plan, on_ready: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     runtime = Runtime(
         plan,
@@ -149,7 +139,7 @@ async def _live(
     order: Order,
     runtime: Runtime,
     stop: asyncio.Queue[signal.Signals],
-    on_ready: Callable[[Plan], None],
+    on_ready: Callable[[str], None],
 ) -> None:
     plan = runtime.plan
     guard = IdentityGuard(
@@ -165,7 +155,7 @@ async def _live(
             logger.info("stopping after %s, before everything was ready", (await asked).name)
             return
         await starting
-        on_ready(plan)
+        on_ready(plan.api_url)
         async with _background(_remember(plan, guard)):
             logger.info("stopping after %s", (await asked).name)
         await _note(plan, guard)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datastore.paths import Paths
-from supervisor.controller import clean_up, log_dir
+from supervisor.controller import clean_up
 from supervisor.errors import PreflightFailed
 from supervisor.identity import FILE
+from supervisor.place import log_dir
 from supervisor.preflight import LOCK, DataDirLock
 
 
