@@ -5,11 +5,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from enum import Enum
 
 from datastore.shim.backends.api import RowId
 from datastore.shim.watch.groups import Group, Groups
 from datastore.shim.watch.history import HistoryReader, Stretch
 from datastore.shim.watch.watcher import State, Watcher
+
+
+class Past(Enum):
+    """Where events are read from."""
+
+    RECENT = "in the ring"
+    OLD = "before the ring"
 
 
 class Part:
@@ -91,15 +99,17 @@ class Backlog:
         """Return the watchers that need something below a revision."""
         return [watcher for watcher in self._watchers if watcher.next < revision]
 
-    def firsts(self, ring_first: int) -> list[int]:
-        """Return where to read next: in the ring and, after it, in the log before the ring.
-
-        Both, so that those who are nearly there do not wait for one who is far behind.
-        """
-        able = [watcher.next for watcher in self._watchers if not watcher.feed.blocked]
-        recent = min((first for first in able if first >= ring_first), default=None)
-        old = min((first for first in able if first < ring_first), default=None)
-        return [first for first in (recent, old) if first is not None]
+    def first(self, part: Past, ring_first: int) -> int | None:
+        """Return the lowest revision that can be handed to somebody, None where nobody lags."""
+        recent = part is Past.RECENT
+        return min(
+            (
+                watcher.next
+                for watcher in self._watchers
+                if (watcher.next >= ring_first) is recent and not watcher.feed.blocked
+            ),
+            default=None,
+        )
 
     async def prepare(self, history: HistoryReader, first: int, last: int) -> Serving:
         """Read a stretch and all values that its receivers need.

@@ -50,7 +50,7 @@ from sortedcontainers import SortedDict
 from datastore.shim.backends.api import BackendError
 from datastore.shim.errors import Compacted, StoreError
 from datastore.shim.mvcc.version import Change
-from datastore.shim.watch.catchup import Backlog, Serving
+from datastore.shim.watch.catchup import Backlog, Past, Serving
 from datastore.shim.watch.events import Event, fragments
 from datastore.shim.watch.groups import Group, Groups
 from datastore.shim.watch.history import HistoryReader
@@ -102,7 +102,7 @@ class Hub:
         self._waiting: SortedDict[int, dict[Watcher, None]] = SortedDict()
         self._notified: dict[Watcher, None] = {}
         self._events = 0
-        self._wake = asyncio.Event()
+        self._lagging = {part: asyncio.Event() for part in Past}
 
     def watch(self, spec: WatchSpec, stream: WatchStream, watch_id: int) -> Watcher:
         """Register a watcher at the current position and return it.
@@ -120,7 +120,7 @@ class Hub:
             self._waiting.setdefault(watcher.next, {})[watcher] = None
         else:
             self._backlog.add(watcher)
-            self._wake.set()
+            self._wake_all()
         if spec.progress_notify:
             self._notified[watcher] = None
         return watcher
@@ -148,7 +148,7 @@ class Hub:
             feed.blocked = False
             self._answer(feed)
             if feed.behind:
-                self._wake.set()
+                self._wake_all()
 
     def _end(self, watcher: Watcher) -> None:
         if watcher.state is State.SYNCED:
@@ -193,7 +193,7 @@ class Hub:
             watcher.next = revision
             self._backlog.add(watcher)
         if missed:
-            self._wake.set()
+            self._wake_all()
         for watcher in reached:
             self._answer(watcher.feed)
 
@@ -276,7 +276,7 @@ class Hub:
             for feed in self._feeds.values():
                 for watcher in feed.watchers:
                     self._jump(watcher, first)
-            self._wake.set()
+            self._wake_all()
         self.compacted(store.compacted)
 
     def _jump(self, watcher: Watcher, first: int) -> None:
@@ -294,13 +294,22 @@ class Hub:
         self._backlog.add(watcher)
 
     async def run(self) -> None:
-        """Feed unsynced watchers from history until cancelled."""
+        """Feed unsynced watchers from history until cancelled.
+
+        Those in the ring and those before it are fed side by side, so that a slow or absent
+        database delays nobody who does not need it.
+        """
+        async with asyncio.TaskGroup() as group:
+            for part in Past:
+                group.create_task(self._chase(part))
+
+    async def _chase(self, part: Past) -> None:
         pause = 0.0
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._lagging[part].wait()
+            self._lagging[part].clear()
             try:
-                while await self._catch_up():
+                while await self._catch_up(part):
                     pause = 0.0
                     await asyncio.sleep(0)
             except Compacted as overtaken:
@@ -310,18 +319,25 @@ class Hub:
                     logger.warning("watchers that lag wait: history cannot be read: %s", fault)
             else:
                 continue
-            self._wake.set()
+            self._lagging[part].set()
             pause = min(max(2 * pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             await asyncio.sleep(pause)
 
-    async def _catch_up(self) -> bool:
-        """Serve one stretch from the ring and one from the log; return whether any was needed."""
+    async def _catch_up(self, part: Past) -> bool:
+        """Serve one stretch of a part of the past; return whether anyone lags there."""
         self.compacted(self._compacted)
-        firsts = self._backlog.firsts(self._history.ring.first)
-        for first in firsts:
-            serving = await self._backlog.prepare(self._history, first, self.revision)
-            self._serve(serving)
-        return bool(firsts)
+        first = self._backlog.first(part, self._history.ring.first)
+        if first is None:
+            return False
+        serving = await self._backlog.prepare(self._history, first, self.revision)
+        self._serve(serving)
+        # Somebody may now be in the other part: caught up with the ring, or overtaken by it.
+        self._wake_all()
+        return True
+
+    def _wake_all(self) -> None:
+        for event in self._lagging.values():
+            event.set()
 
     def _serve(self, serving: Serving) -> None:
         """Hand a stretch over. One step of the loop, as `publish` is."""

@@ -394,6 +394,28 @@ async def test_a_store_that_is_away_delays_those_who_lag_and_nobody_else() -> No
 
 
 @simulated
+async def test_a_store_that_is_away_does_not_delay_those_whom_the_ring_serves() -> None:
+    async with World(stream_bytes=1, ring_bytes=4000, cache_bytes=0) as world:
+        for _ in range(20):
+            world.put(b"a/1")
+        world.open.clear()
+        _, old = world.watch(world.stream(), since(2, prev_kv=True))
+        await world.settle()
+        near = world.stream()
+        near.stalled = True
+        _, late = world.watch(near, WatchSpec(b"b", no_put=True))
+        world.put(b"b")
+        world.delete(b"b")
+        world.put(b"b")
+        world.delete(b"b")
+        assert len(late.events) == 1
+        near.drain()
+        await world.settle()
+        assert len(late.events) == 2
+        assert old.events == []
+
+
+@simulated
 async def test_a_store_that_was_loaded_anew_makes_everybody_catch_up() -> None:
     async with World() as world:
         stream = world.stream()
