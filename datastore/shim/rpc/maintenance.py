@@ -55,10 +55,11 @@ class MaintenanceService:
         release, quota = self._release, self._quota
         with contextlib.suppress(BackendError):  # while it is away, the last size known
             await quota.measure()
-        change = self._replica.position.change
+        # Tools divide by the size, and an etcd has applied something before it serves.
+        change = self._replica.position.change + 1
         answer = pb.StatusResponse(
             version=release.version,
-            dbSize=quota.size.total,
+            dbSize=max(1, quota.size.total),
             dbSizeInUse=quota.size.in_use,
             leader=self._headers.member_id if self._health.serving else 0,
             raftIndex=change,
