@@ -174,8 +174,12 @@ class SQLiteBackend:
         use.head = head
         self.stats.append_seconds.observe(time.perf_counter() - started)
         self.stats.batch_rows.observe(len(batch.rows))
-        self._look_at_wal(use, len(batch.rows))
-        return Appended(head, self._make_durable(use))
+        try:
+            self._look_at_wal(use, len(batch.rows))
+            return Appended(head, self._make_durable(use))
+        except Corrupt as error:
+            self._fail(error)
+            raise
 
     def _write(self, writer: sqlite3.Connection, batch: Batch) -> None:
         try:
@@ -198,7 +202,8 @@ class SQLiteBackend:
         except sqlite3.Error as error:
             raise self._undo(writer, error) from error
         except BaseException:
-            writer.execute("ROLLBACK")
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
             raise
 
     def _undo(self, writer: sqlite3.Connection, error: sqlite3.Error) -> BackendError:
@@ -214,24 +219,19 @@ class SQLiteBackend:
     def _make_durable(self, use: _Connections) -> Callable[[], None] | None:
         """Sync now, or return what a thread has to do before anything is answered. Hot."""
         if use.upkeep.wants_finish:
-            return lambda: self._sync_and_finish(use)
+            return lambda: self._sync_later(use, finish=True)
         if use.wal.is_slow():
             self.stats.syncs_deferred += 1
-            return lambda: self._sync(use, threaded=True)
-        self._sync(use)
+            return lambda: self._sync_later(use, finish=False)
+        self.stats.sync_seconds.observe(use.wal.sync())
         return None
 
-    def _sync(self, use: _Connections, *, threaded: bool = False) -> None:
+    def _sync_later(self, use: _Connections, *, finish: bool) -> None:
+        """Sync, in a thread, and do the part of a checkpoint for which the writer must wait."""
         try:
-            self.stats.sync_seconds.observe(use.wal.sync(threaded=threaded))
-        except Corrupt as error:
-            self._fail(error)
-            raise
-
-    def _sync_and_finish(self, use: _Connections) -> None:
-        self._sync(use, threaded=True)
-        try:
-            use.upkeep.finish()
+            self.stats.sync_seconds.observe(use.wal.sync(threaded=True))
+            if finish:
+                use.upkeep.finish()
         except Corrupt as error:
             self._fail(error)
             raise

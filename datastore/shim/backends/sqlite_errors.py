@@ -14,6 +14,8 @@ _TRANSIENT = {
     sqlite3.SQLITE_LOCKED: "another connection holds the database",
     sqlite3.SQLITE_INTERRUPT: "interrupted",
     sqlite3.SQLITE_NOMEM: "out of memory",
+    sqlite3.SQLITE_PROTOCOL: "too many processes use the database",
+    sqlite3.SQLITE_CANTOPEN: "another connection cannot be opened (too many open files?)",
 }
 
 

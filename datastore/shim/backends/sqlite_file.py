@@ -34,7 +34,7 @@ class DatabaseFile:
     """The file, locked for this server from `take` to `release`."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).resolve()
+        self.path = Path(path)
         self._lock_path = self.path
         self._lock = -1
         self._identity = (0, 0)
@@ -45,6 +45,14 @@ class DatabaseFile:
         Raises:
             NotReady: The file cannot be used, or another server uses it.
         """
+        try:
+            self.path = self.path.resolve()
+            self._take()
+        except (OSError, RuntimeError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise NotReady(f"cannot use {self.path}: {reason}") from error
+
+    def _take(self) -> None:
         self._check_directory()
         # SQLite gives its other files the mode of this one.
         with contextlib.suppress(FileExistsError):
@@ -109,6 +117,8 @@ class DatabaseFile:
             status = self.path.stat()
         except FileNotFoundError:
             raise Corrupt(f"{self.path} was removed while in use") from None
+        except OSError as error:
+            raise Corrupt(f"cannot examine {self.path}: {error.strerror}") from error
         if (status.st_dev, status.st_ino) != self._identity:
             raise Corrupt(f"{self.path} was replaced while in use")
 

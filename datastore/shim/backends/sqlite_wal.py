@@ -84,7 +84,16 @@ class WalFile:
         """Return how far the log is filled, which is less than its size once it is re-used.
 
         Frames of this round carry the salt of the header; behind them are those of earlier ones.
+
+        Raises:
+            Corrupt: The file cannot be read.
         """
+        try:
+            return _HEADER_BYTES + self._count_frames() * self._frame_bytes
+        except OSError as error:
+            raise Corrupt(f"cannot read {self.path}: {error.strerror}") from error
+
+    def _count_frames(self) -> int:
         salt = os.pread(self._descriptor, 8, 16)
         if salt != self._salt:
             self._salt, self._frames = salt, 0
@@ -96,7 +105,7 @@ class WalFile:
             step //= 2
             if self._is_current(self._frames + step - 1):
                 self._frames += step
-        return _HEADER_BYTES + self._frames * self._frame_bytes
+        return self._frames
 
     def _is_current(self, frame: int) -> bool:
         offset = _HEADER_BYTES + frame * self._frame_bytes + 8
@@ -106,7 +115,7 @@ class WalFile:
         """Raise Corrupt if the file in the directory is not the open one."""
         try:
             inode = self.path.stat().st_ino
-        except FileNotFoundError:
+        except OSError:
             inode = -1
         if inode != self._inode:
             raise Corrupt(f"{self.path} was removed or replaced while in use")

@@ -181,3 +181,12 @@ def test_open_twice_is_refused_and_harmless(path: Path, backend: SQLiteBackend) 
     with pytest.raises(NotReady, match="open already"):
         backend.open()
     batches.commit(backend, batches.empty(backend.head()))
+
+
+def test_links_in_a_circle_are_named(path: Path) -> None:
+    path.symlink_to(path)
+    assert refused(path).startswith(f"cannot use {path}: ")
+
+
+def test_a_name_that_is_too_long_is_refused(path: Path) -> None:
+    assert "File name too long" in refused(path.with_name("x" * 300))
