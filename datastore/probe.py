@@ -140,11 +140,8 @@ async def _connect(what: EtcdProbe) -> NotReady | None:
     place = what.url
     try:
         async with asyncio.timeout(what.timeout_seconds):
-            if not await _is_welcome(what):
-                return NotReady(
-                    f"{place}: it does not accept this client's certificate",
-                    f"is {what.cert} signed by the authority that it trusts?",
-                )
+            if await _is_welcome(what):
+                return None
     except ssl.SSLCertVerificationError as error:
         advice = f"is {what.ca} the authority of its certificate?" if what.ca else "give caFile"
         return NotReady(f"{place}: its certificate is refused: {error.verify_message}", advice)
@@ -157,25 +154,35 @@ async def _connect(what: EtcdProbe) -> NotReady | None:
         )
     except OSError as error:
         return NotReady(f"{place}: {_words(error)}", "is it running, and is the address right?")
-    return None
+    return _rejected(what)
+
+
+def _rejected(what: EtcdProbe) -> NotReady:
+    if what.url.startswith("https:"):
+        return NotReady(
+            f"{what.url}: it does not accept this client's certificate",
+            f"is {what.cert} signed by the authority that it trusts?",
+        )
+    return NotReady(f"{what.url}: it closes the connection", "does it want TLS (https://)?")
 
 
 async def _is_welcome(what: EtcdProbe) -> bool:
-    """Connect, and say whether an HTTP/2 server greets back over TLS.
+    """Connect, and say whether the server greets back, or at least stays on the line.
 
     In TLS 1.3 a server judges the client's certificate after the handshake.
     """
     parts = urlsplit(what.url)
-    context = _tls(what) if parts.scheme == "https" else None
     if parts.scheme == "unix":
         reader, writer = await asyncio.open_unix_connection(parts.path)
     else:
+        context = _tls(what) if parts.scheme == "https" else None
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
     try:
-        if context is None:
-            return True
-        writer.write(_GREETING)
-        return await reader.read(1) != b""
+        async with asyncio.timeout(what.timeout_seconds / 2):
+            writer.write(_GREETING)
+            return await reader.read(1) != b""
+    except TimeoutError:
+        return True
     except (ssl.SSLError, ConnectionError):
         return False
     finally:

@@ -110,4 +110,5 @@ def _extract(archive: Path, member: str, into: Path) -> Path:
 
 
 def _words(error: Exception) -> str:
-    return (str(error) or type(error).__name__).lower()
+    # "[Errno -2] Name or service not known": people need the words only.
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error) or type(error).__name__).lower()

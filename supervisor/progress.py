@@ -48,7 +48,7 @@ class TerminalProgress:
         self._last: dict[str, str] = {}
         self._bars = Bars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[amount]}"),
             TimeElapsedColumn(),
@@ -87,7 +87,8 @@ class TerminalProgress:
     def _line(self, step: Step) -> None:
         if self._last.get(step.name) != step.action:
             self._last[step.name] = step.action
-            self._console.print(f"{step.name}: {step.action}", highlight=False, soft_wrap=True)
+            text = f"{step.name}: {step.action}"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def amount(step: Step) -> str:
