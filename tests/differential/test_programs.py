@@ -16,7 +16,7 @@ from datastore.etcdpb import kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
 from tests.support.client import Client, WatchStream
 from tests.support.etcd import etcd
-from tests.support.programs import comparable, placed, requests, same_events
+from tests.support.programs import PRELUDE, comparable, placed, requests, same_events
 from tests.support.running import Server
 from tests.support.servers import Binaries
 from tests.support.shim import shim
@@ -110,7 +110,7 @@ async def compare(ours: Client, etcds: Client, program: list[Message]) -> None:
     async with ours.watch() as mine, etcds.watch() as other:
         for stream in (mine, other):
             await stream.create(b"\0", b"\0", prev_kv=True)
-        for drawn in program:
+        for drawn in (*PRELUDE, *program):
             request = placed(drawn, start)
             note(f"{type(request).__name__}: {str(request).strip()}")
             await agree(ours, etcds, request)
@@ -179,7 +179,7 @@ def run(pair: Pair, examples: int, steps: int) -> None:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    @given(st.lists(requests, min_size=1, max_size=steps))
+    @given(st.lists(requests, min_size=steps // 3, max_size=steps))
     def programs(program: list[Message]) -> None:
         pair.run(program)
 

@@ -20,37 +20,49 @@ NUMBERS = ("version", "create_revision", "mod_revision", "value", "lease")
 """Compare.CompareTarget."""
 KEYS = (b"\0", b"a", b"b", b"b\0", b"b\xff", b"c", b"\xff")
 LEASES = (1, 2, -3)
+UNKNOWN_LEASE = 9
 TTL = 100_000
 START = 2
+
+
+def one_in(share: int, rare: Any, common: Any) -> st.SearchStrategy[Any]:
+    """Draw something rare once in `share` times."""
+    branches = [
+        value if isinstance(value, st.SearchStrategy) else st.just(value)
+        for value in (rare, common)
+    ]
+    return st.integers(1, share).flatmap(lambda number: branches[number != share // 2])
+
 
 keys = st.sampled_from(KEYS)
 ends = st.sampled_from((b"", b"", b"", b"\0", b"b", b"c", b"d", b"\xff\xff"))
 values = st.sampled_from((b"", b"1", b"2", b"3"))
-revisions = st.one_of(st.just(0), st.integers(1, 16))
-leases = st.sampled_from((0, 0, 0, 9, *LEASES))
-rarely = st.sampled_from((False, False, False, True))
+revisions = one_in(3, st.integers(1, 20), 0)
+bounds = one_in(8, st.integers(START, START + 10), 0)
+leases = st.sampled_from((0, 0, 0, 0, 1, 1, 2))
+rarely = one_in(8, True, False)
 
 ranges = st.builds(
     pb.RangeRequest,
-    key=st.one_of(keys, keys, keys, st.just(b"")),
+    key=one_in(30, b"", keys),
     range_end=ends,
     limit=st.sampled_from((0, 0, 0, 1, 2, 3, -1)),
     revision=revisions,
-    sort_order=st.sampled_from((0, 0, 1, 2)),
-    sort_target=st.sampled_from((0, 0, 1, 2, 3, 4)),
+    sort_order=one_in(3, st.sampled_from((1, 2)), 0),
+    sort_target=one_in(3, st.sampled_from((1, 2, 3, 4)), 0),
     serializable=st.booleans(),
     keys_only=rarely,
     count_only=rarely,
-    min_mod_revision=st.one_of(st.just(0), st.just(0), revisions),
-    max_mod_revision=st.one_of(st.just(0), st.just(0), revisions),
-    min_create_revision=st.one_of(st.just(0), st.just(0), revisions),
-    max_create_revision=st.one_of(st.just(0), st.just(0), revisions),
+    min_mod_revision=bounds,
+    max_mod_revision=bounds,
+    min_create_revision=bounds,
+    max_create_revision=bounds,
 )
 puts = st.builds(
     pb.PutRequest,
-    key=st.one_of(keys, keys, keys, keys, st.just(b"")),
+    key=one_in(40, b"", keys),
     value=values,
-    lease=leases,
+    lease=one_in(30, UNKNOWN_LEASE, leases),
     prev_kv=st.booleans(),
     ignore_value=rarely,
     ignore_lease=rarely,
@@ -66,7 +78,7 @@ def compares(draw: st.DrawFn) -> pb.Compare:
     )
     number = {"version": st.integers(0, 3), "lease": leases, "value": values}
     fields: dict[str, Any] = (
-        {target: draw(number.get(target, revisions))} if draw(st.booleans()) else {}
+        {target: draw(number.get(target, revisions))} if draw(one_in(8, False, True)) else {}
     )
     return pb.Compare(
         key=draw(keys),
@@ -79,22 +91,26 @@ def compares(draw: st.DrawFn) -> pb.Compare:
 
 def operations(depth: int) -> st.SearchStrategy[pb.RequestOp]:
     """Draw an operation of a transaction."""
-    kinds = [
+    plain = st.one_of(
+        st.builds(put_op, keys, values, lease=leases),
+        st.builds(get_op, keys, ends),
+        st.builds(delete_op, keys, prev_kv=st.booleans()),
+    )
+    odd = st.one_of(
         st.builds(pb.RequestOp, request_range=ranges),
         st.builds(pb.RequestOp, request_put=puts),
         st.builds(pb.RequestOp, request_delete_range=deletes),
-        st.builds(put_op, keys, values),
-        st.builds(get_op, keys, ends),
-        st.builds(delete_op, keys),
-    ]
-    if depth:
-        kinds.append(st.builds(pb.RequestOp, request_txn=transactions(depth - 1)))
-    return st.one_of(kinds)
+    )
+    flat = one_in(4, odd, plain)
+    if not depth:
+        return flat
+    nested = st.builds(pb.RequestOp, request_txn=transactions(depth - 1))
+    return one_in(4, nested, flat)
 
 
 def transactions(depth: int = 2) -> st.SearchStrategy[pb.TxnRequest]:
     """Draw a transaction, nested up to `depth` levels."""
-    branch = st.lists(operations(depth), max_size=4)
+    branch = st.lists(operations(depth), max_size=3)
     guards = st.lists(compares(), max_size=2)
     return st.builds(pb.TxnRequest, compare=guards, success=branch, failure=branch)
 
@@ -118,26 +134,40 @@ def walk(message: Message) -> Iterator[Message]:
                 yield from walk(part)
 
 
-requests: st.SearchStrategy[Message] = st.one_of(
-    ranges,
-    puts,
-    puts,
-    deletes,
-    transactions().map(survivable),
-    st.builds(pb.CompactionRequest, revision=st.integers(1, 16), physical=st.booleans()),
-    st.builds(pb.LeaseGrantRequest, ID=st.sampled_from(LEASES), TTL=st.just(TTL)),
-    st.builds(pb.LeaseRevokeRequest, ID=st.sampled_from((9, *LEASES))),
-    st.builds(pb.LeaseTimeToLiveRequest, ID=st.sampled_from((9, *LEASES)), keys=st.booleans()),
-    st.builds(pb.LeaseLeasesRequest),
-    st.builds(
-        pb.WatchCreateRequest,
-        key=keys,
-        range_end=ends,
-        start_revision=st.integers(1, 8),
-        prev_kv=st.booleans(),
-        filters=st.lists(st.sampled_from((0, 1)), max_size=1),
-    ),
+some_lease = st.sampled_from((UNKNOWN_LEASE, *LEASES))
+watches = st.builds(
+    pb.WatchCreateRequest,
+    key=keys,
+    range_end=ends,
+    start_revision=st.integers(1, 12),
+    prev_kv=st.booleans(),
+    filters=st.lists(st.sampled_from((0, 1)), max_size=1),
 )
+KINDS: tuple[tuple[int, st.SearchStrategy[Any]], ...] = (
+    (6, puts),
+    (5, ranges),
+    (5, transactions().map(survivable)),
+    (2, deletes),
+    (1, st.builds(pb.CompactionRequest, revision=st.integers(1, 12), physical=st.booleans())),
+    (1, st.builds(pb.LeaseGrantRequest, ID=st.sampled_from(LEASES), TTL=st.just(TTL))),
+    (1, st.builds(pb.LeaseRevokeRequest, ID=some_lease)),
+    (1, st.builds(pb.LeaseTimeToLiveRequest, ID=some_lease, keys=st.booleans())),
+    (1, st.builds(pb.LeaseLeasesRequest)),
+    (2, watches),
+)
+requests: st.SearchStrategy[Message] = st.sampled_from(
+    [kind for weight, kind in KINDS for _ in range(weight)]
+).flatmap(lambda kind: kind)
+
+PRELUDE: tuple[Message, ...] = (
+    pb.LeaseGrantRequest(ID=1, TTL=TTL),
+    pb.LeaseGrantRequest(ID=2, TTL=TTL),
+    pb.PutRequest(key=b"a", value=b"1"),
+    pb.PutRequest(key=b"b", value=b"2", lease=1),
+    pb.PutRequest(key=b"b\0", value=b"1", lease=1),
+    pb.PutRequest(key=b"a", value=b"3"),
+)
+"""So that programs find something."""
 
 
 RELATIVE = frozenset(
