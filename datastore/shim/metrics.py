@@ -11,6 +11,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from datastore.shim.disk_metrics import disk_metrics
 from datastore.shim.health import Health
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.header import Headers
@@ -113,6 +114,8 @@ class _Collector:
                     yield GaugeMetricFamily(name, text, value=value)
         yield from _labelled(self._parts)
         yield from _calls(self._parts.desk)
+        if self._parts.backend.stats is not None:
+            yield from disk_metrics(self._parts.backend.stats)
 
 
 _GAUGES: Final = frozenset({

@@ -246,6 +246,11 @@ def _check_exposure(parser: Parser, options: ServeOptions) -> None:
         if scheme in {"https", "unixs"} and options.tls is None:
             parser.problems.append(f"{url} needs --cert-file and --key-file")
     for url in options.listen_client_urls:
+        if is_unspecified(url) and not options.advertise_client_urls:
+            parser.problems.append(
+                f"--listen-client-urls: {url} is every address of this machine: say with "
+                "--advertise-client-urls which one clients can use"
+            )
         if url.startswith("http:") and not is_loopback(url) and not allowed:
             parser.problems.append(
                 f"--listen-client-urls: {url} would let everybody on the network read and write "
@@ -260,6 +265,14 @@ def is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_unspecified(url: str) -> bool:
+    """Return whether the URL stands for all addresses: nobody can connect to it as it is."""
+    try:
+        return ip_address(urlsplit(url).hostname or "").is_unspecified
+    except ValueError:
+        return False
 
 
 def to_seconds(text: str) -> float | None:

@@ -26,6 +26,7 @@ from datastore.shim.backends.api import (
     Tail,
     Turn,
 )
+from datastore.shim.backends.stats import Stats
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -40,6 +41,8 @@ class TimedBackend:
     def __init__(self, backend: Backend, observe: Observe) -> None:
         self.shared = backend.shared
         self.inline = backend.inline
+        self.stats: Stats | None = getattr(backend, "stats", None)
+        """What a SQL backend counts by itself."""
         self._backend = backend
         self._observe = observe
         self.values_fetched = 0

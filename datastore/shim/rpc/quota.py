@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Final
 
-from datastore.shim.backends.api import Alarm, BackendError, Size
+from datastore.shim.backends.api import Alarm, BackendError, Corrupt, Diverged, Size
 from datastore.shim.errors import NoSpace, ShimError
 from datastore.shim.mvcc.ops import Put, SetAlarms, Txn
 from datastore.shim.replica import Replica
@@ -65,10 +65,12 @@ class Quota:
         self.size = await self._replica.lanes.upkeep(self._replica.backend.size)
 
     async def run(self) -> None:
-        """Keep the size known, for ever."""
+        """Keep the size known, for ever; so a file that was replaced is noticed as well."""
         while True:
             try:
                 await self.measure()
+            except (Corrupt, Diverged) as error:
+                self._replica.health.fail(str(error))
             except (BackendError, ShimError) as error:
                 log.warning("the database's size is not known", extra={"reason": str(error)})
             await asyncio.sleep(MEASURE_SECONDS)

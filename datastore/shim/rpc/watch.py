@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from datastore.etcdpb import rpc_pb2 as pb
-from datastore.shim.errors import Compacted, ShimError
+from datastore.shim.errors import Compacted, ShimError, StoreError
 from datastore.shim.mvcc.keyrange import KeyRange
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.service import Desk
@@ -30,6 +30,10 @@ class WatchService:
         try:
             while (body := await call.recv()) is not None:
                 await self._take(stream, pb.WatchRequest.FromString(body))
+                if stream.pending > self._hub.stream_bytes:
+                    # Who asks without reading the answers is not listened to.
+                    await call.drained()
+                    stream.pending = 0
             # Half-closing ends the requests, not the events (contract trap 58).
             await asyncio.get_running_loop().create_future()
         finally:
@@ -42,11 +46,17 @@ class WatchService:
             case "cancel_request":
                 self._cancel(stream, request.cancel_request.watch_id)
             case "progress_request":
-                # Elsewhere may have been committed what is to be seen before the answer.
-                await self._replica.read_index()
-                self._hub.request_progress(stream)
+                await self._request_progress(stream)
             case _:
                 pass  # etcd ignores what it does not know
+
+    async def _request_progress(self, stream: ResponseStream) -> None:
+        """Ask the hub, once all is applied that was committed before the request."""
+        try:
+            await self._replica.read_index()
+        except StoreError:
+            return  # as in etcd a request that cannot be answered now is dropped: clients repeat it
+        self._hub.request_progress(stream)
 
     def _create(self, stream: ResponseStream, request: pb.WatchCreateRequest) -> None:
         try:

@@ -39,6 +39,8 @@ class ResponseStream:
 
     def __init__(self, call: Call, headers: Headers, hub: Hub) -> None:
         self.watchers: dict[int, Watcher] = {}
+        self.pending = 0
+        """Bytes that waited when something was last queued."""
         self._call = call
         self._headers = headers
         self._hub = hub
@@ -108,7 +110,7 @@ class ResponseStream:
             self._draining.cancel()
 
     def _send(self, message: bytes) -> int:
-        pending = self._call.send_nowait(message)
+        self.pending = pending = self._call.send_nowait(message)
         if pending > self._hub.stream_bytes and self._draining is None:
             self._draining = asyncio.create_task(self._tell_when_drained())
         return pending

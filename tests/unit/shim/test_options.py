@@ -124,10 +124,14 @@ def test_an_unreadable_source_is_a_problem(texts: tuple[str | None, str | None])
 
 
 def test_plaintext_off_loopback_must_be_asked_for_by_name() -> None:
-    (problem,) = problems(datastore=URL, listen_client_urls="http://0.0.0.0:2379")
+    (advertise, problem) = problems(datastore=URL, listen_client_urls="http://0.0.0.0:2379")
+    assert "--advertise-client-urls" in advertise
     assert "--allow-plaintext-tcp" in problem
     made = options(
-        datastore=URL, listen_client_urls="http://0.0.0.0:2379", allow_plaintext_tcp="true"
+        datastore=URL,
+        listen_client_urls="http://0.0.0.0:2379",
+        advertise_client_urls="http://db.example:2379",
+        allow_plaintext_tcp="true",
     )
     assert made.listen_client_urls == ("http://0.0.0.0:2379",)
 
