@@ -188,6 +188,10 @@ class StoreAndModel(RuleBasedStateMachine):
         revision = max(self.model.revision - back, 1)
         self.compare_read(ops.Range(key, end, limit, revision, count_only=count))
 
+    @rule(changes=st.integers(1, 5))
+    def tidy(self, changes):
+        self.store.tidy(changes)
+
     @rule(behind=st.integers(0, 3))
     def collect(self, behind):
         for row in self.store.collect(self.model.compacted - behind):
@@ -197,6 +201,8 @@ class StoreAndModel(RuleBasedStateMachine):
     def reload(self):
         """A store loaded from the rows is the store that wrote them."""
         old = self.store
+        while old.tidy():
+            pass
         head = Head(0, old.revision, old.compacted, -1, 1, 1)
         metas = [self.rows[row].meta for row in sorted(self.rows)]
         pages = [metas[at : at + 3] for at in range(0, len(metas), 3)]
@@ -204,7 +210,7 @@ class StoreAndModel(RuleBasedStateMachine):
         new = Store.load(head, pages, stored, old.alarms, self.cache_bytes)
         assert picture(new) == picture(old)
         assert sorted(new.collect(old.compacted)) == sorted(old.collect(old.compacted))
-        assert old.garbage == 0
+        assert old.garbage == new.garbage == 0
         kept = {v.id for v in retained(new)}
         self.rows = {row: stored for row, stored in self.rows.items() if row in kept}
         self.store = new
@@ -249,6 +255,7 @@ def picture(store):
         list(index.keys),
         list(index.dead),
         [v.id for v in index.births],
+        [v.id for v in index.recent],
         {lease: store.leases.find(lease).keys for lease in sorted(store.leases.ids())},
         store.revision,
         store.compacted,

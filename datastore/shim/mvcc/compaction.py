@@ -17,36 +17,49 @@ from datastore.shim.mvcc.version import Version
 _id = attrgetter("id")
 
 
-def compact(index: Index, revision: int) -> list[Version]:
-    """Remove what nobody can read any more once `revision` is compacted, and return it.
+class Compaction:
+    """One compaction under way, in steps, so that nobody waits long for it.
 
-    Costs as much as has changed since the last compaction up to this one, not as much as there
-    are keys.
+    It costs as much as has changed since the last compaction up to this one, not as much as there
+    are keys. Reads and writes may come between the steps: nobody can read below the revision any
+    more, and what is not yet removed from the index is only there in vain.
     """
-    bound = ((revision + 1) << SUB_BITS) - 1
-    reached = bisect_right(index.recent, bound, key=_id)
-    touched = index.recent[:reached]
-    del index.births[: bisect_right(index.births, bound, key=_id)]
-    garbage: list[Version] = []
-    latest, history = index.latest, index.history
-    for key in {version.key for version in touched}:
-        # Most keys that changed were made and not touched again: nothing to let go of.
-        if key in history or not latest[key].version:
-            _compact_key(index, key, revision, garbage)
-    # A tombstone that stays for being exactly here goes with the next compaction.
-    floor = revision << SUB_BITS
-    graves = [v for v in touched if not v.version and v.id >= floor]
-    index.recent[:reached] = graves
-    garbage.sort(key=_id)
-    return garbage
+
+    def __init__(self, index: Index, revision: int) -> None:
+        self.revision = revision
+        self.done = False
+        self._index = index
+        self._graves: list[Version] = []
+
+    def step(self, limit: int) -> list[Version]:
+        """Look at up to `limit` changes; remove what nobody can read any more and return it."""
+        index, bound = self._index, ((self.revision + 1) << SUB_BITS) - 1
+        reached = bisect_right(index.recent, bound, key=_id)
+        touched = index.recent[: min(reached, limit)]
+        del index.recent[: len(touched)]
+        latest, history = index.latest, index.history
+        garbage: list[Version] = []
+        for key in {version.key for version in touched}:
+            # Most keys that changed were made and not touched again, and an earlier step may
+            # have removed a key: nothing to let go of.
+            if key in history or (key in latest and not latest[key].version):
+                _compact_key(index, key, self.revision, garbage)
+        # A tombstone that stays for being exactly here goes with the next compaction.
+        floor = self.revision << SUB_BITS
+        self._graves += [v for v in touched if not v.version and v.id >= floor]
+        if len(touched) == reached:
+            index.recent[:0] = self._graves
+            del index.births[: bisect_right(index.births, bound, key=_id)]
+            self.done = True
+        garbage.sort(key=_id)
+        return garbage
 
 
 def _compact_key(index: Index, key: bytes, revision: int, garbage: list[Version]) -> None:
     latest = index.latest[key]
     history = index.history.get(key) or [latest]
-    kept = bisect_right(history, ((revision + 1) << SUB_BITS) - 1, key=_id) - 1
-    if kept < 0:
-        return
+    # An earlier step may have removed all up to the revision.
+    kept = max(bisect_right(history, ((revision + 1) << SUB_BITS) - 1, key=_id) - 1, 0)
     oldest = history[kept]
     if not oldest.version and oldest.mod_revision < revision:
         kept += 1

@@ -28,8 +28,8 @@ Who does what:
                            of others alike. Nothing else changes what reads see.
     Store.select, render   answer ranges in two steps, because values may not be in memory.
     Index (index.py)       versions by key and by revision.
-    compact (compaction.py) finds the garbage of a compaction. The rows go later, when nobody
-                           reads them any more: `collect` hands them out.
+    Compaction             finds the garbage of a compaction, in steps. The rows go later, when
+    (compaction.py)        nobody reads them any more: `collect` hands them out.
     Lessor, ValueCache     leases; pre-encoded KeyValues bounded in bytes.
 
 Values. The index keeps no values. A version's KeyValue is encoded once, when it is written or
@@ -50,7 +50,7 @@ from typing import NamedTuple
 
 from datastore.shim.backends.api import SUB_BITS, Alarm, Head, Lease, Meta, RowId
 from datastore.shim.mvcc.cache import ValueCache
-from datastore.shim.mvcc.compaction import compact
+from datastore.shim.mvcc.compaction import Compaction
 from datastore.shim.mvcc.index import Index
 from datastore.shim.mvcc.leases import Lessor
 from datastore.shim.mvcc.ops import Op, Range, RangeResult, Txn, TxnResult
@@ -90,6 +90,7 @@ class Store:
         self.index = Index()
         self.leases = Lessor()
         self.cache = ValueCache(cache_bytes)
+        self._compactions: deque[Compaction] = deque()
         self._garbage: deque[tuple[int, list[RowId]]] = deque()
 
     @classmethod
@@ -109,7 +110,8 @@ class Store:
         store.alarms = tuple(sorted(alarms))
         store.leases = Lessor(leases)
         store.index = Index.load(pages, head.compacted)
-        store._compact(head.compacted)
+        store._compactions.append(Compaction(store.index, head.compacted))
+        store.tidy(len(store.index.recent))
         for version in store.index.latest.values():
             if version.lease:
                 store.leases.attach(version.lease, version.key)
@@ -122,7 +124,7 @@ class Store:
 
     @property
     def garbage(self) -> int:
-        """How many rows wait to be collected."""
+        """How many rows are known to wait to be collected."""
         return sum(len(rows) for _, rows in self._garbage)
 
     def select(self, op: Range, values: Mapping[RowId, bytes] = _NO_VALUES) -> Selection:
@@ -177,7 +179,7 @@ class Store:
             self.alarms = tuple(sorted(applied.alarms))
         if applied.compacted is not None:
             self.compacted = applied.compacted
-            self._compact(applied.compacted)
+            self._compactions.append(Compaction(self.index, applied.compacted))
         return changes
 
     def at(self, key: bytes, revision: int) -> Version | None:
@@ -191,11 +193,29 @@ class Store:
         """
         return self.at(version.key, version.mod_revision - 1)
 
+    def tidy(self, changes: int = 2000) -> bool:
+        """Find garbage of compactions, looking at so many changes; return whether more is left.
+
+        Called again and again with pauses, it spares everybody a long one in `collect`.
+        """
+        if self._compactions:
+            compaction = self._compactions[0]
+            garbage = compaction.step(changes)
+            for version in garbage:
+                self.cache.drop(version)
+            if garbage:
+                self._garbage.append((compaction.revision, [version.id for version in garbage]))
+            if compaction.done:
+                self._compactions.popleft()
+        return bool(self._compactions)
+
     def collect(self, horizon: int) -> list[RowId]:
         """Take the garbage of the compactions at revisions up to `horizon`, each row once.
 
         These rows may be deleted: no read of the store needs them.
         """
+        while self._compactions and self._compactions[0].revision <= horizon:
+            self.tidy(len(self.index.recent))
         rows: list[RowId] = []
         while self._garbage and self._garbage[0][0] <= horizon:
             rows += self._garbage.popleft()[1]
@@ -216,13 +236,6 @@ class Store:
         if replaced.id >> SUB_BITS == version.id >> SUB_BITS:
             return Change(version, self.previous(version))
         return Change(version, replaced if replaced.version else None)
-
-    def _compact(self, revision: int) -> None:
-        garbage = compact(self.index, revision)
-        for version in garbage:
-            self.cache.drop(version)
-        if garbage:
-            self._garbage.append((revision, [version.id for version in garbage]))
 
 
 def _range(op: Op | tuple[object, ...]) -> Range:

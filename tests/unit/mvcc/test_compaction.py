@@ -55,6 +55,8 @@ def test_garbage_is_handed_out_up_to_the_horizon_and_once():
     server = Rows()
     server.write(Put(b"a"), Put(b"a"), Compact(3))
     server.write(Put(b"a"), Compact(4))
+    while server.store.tidy(1):
+        pass
     assert server.store.garbage == 2
     assert server.store.collect(2) == []
     assert server.store.collect(3) == rows(2)
@@ -67,6 +69,7 @@ def test_values_of_garbage_leave_the_cache():
     server.write(Put(b"a", b"x" * 100), Put(b"a"))
     before = server.store.cache.bytes
     server.write(Compact(3))
+    server.store.tidy()
     assert server.store.cache.bytes < before - 100
 
 
@@ -97,3 +100,29 @@ def test_what_an_interrupted_pruning_left_is_garbage_again():
     loaded = server.reload()
     assert loaded.collect(6) == rows(2, 4, 5)
     assert list(loaded.index.keys) == [b"a", b"c"]
+
+
+def test_a_compaction_goes_on_in_steps_between_reads_and_writes():
+    server = Rows()
+    server.write(
+        *puts(b"a", b"b", b"c"), Put(b"a"), DeleteRange(b"b"), Put(b"b"), DeleteRange(b"c")
+    )
+    server.write(Put(b"a"), Put(b"d"), Compact(9))
+    collected = []
+    while server.store.tidy(1):
+        collected += server.store.collect(-1)
+        assert found(server.read(Range(*ALL, revision=9))) == [b"a", b"b"]
+        server.write(Put(b"b"))
+    assert server.store.collect(8) == []
+    assert sorted(server.store.collect(9)) == rows(2, 3, 4, 5, 6, 8)
+    assert server.store.key_count == len(server.store.index.keys) == 3
+
+
+def test_compactions_wait_for_one_another():
+    server = Rows()
+    server.write(Put(b"a"), Put(b"a"), Put(b"a"), Put(b"a"), Compact(3))
+    server.write(Compact(5))
+    assert server.store.collect(4) == rows(2)
+    assert server.store.tidy(1)
+    assert not server.store.tidy(2)
+    assert server.store.collect(5) == rows(3, 4)
