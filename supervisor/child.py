@@ -24,8 +24,6 @@ The life of a child that ignores SIGTERM and is stopped:
 | 100 s  | grace_elapsed | killing     | SIGKILL to the group                               |
 | 100 s  | exited        | stopped     | what is left of the group is killed, leader reaped |
 
-Three rules hold at the edge to the system.
-
 *A process is watched by a pidfd*, not by its pipe: a grandchild that keeps the pipe open cannot
 hide the exit. When the pidfd fires the leader is still a zombie, so its pid cannot have been
 given to anyone else, and SIGKILL to the group reaches only what the child left behind. Only then
@@ -128,8 +126,7 @@ class Child:
     def ready_elapsed(self) -> None:
         """Give up waiting for readiness and end this run."""
         if not self._is_late(Event.READY_ELAPSED):
-            cause = f"not ready after {self.spec.ready_seconds:g} s"
-            self._terminate(Event.READY_ELAPSED, cause)
+            self._terminate(Event.READY_ELAPSED, f"not ready after {self.spec.ready_seconds:g} s")
 
     def unhealthy(self, reason: str) -> None:
         """Take the news that the liveness probe failed for too long; end this run."""
@@ -141,8 +138,8 @@ class Child:
         if self._is_late(Event.EXITED):
             return
         self.log.end()
-        reason = describe_status(status)
-        self._end(Event.EXITED, status, f"{self._cause}; {reason}" if self._cause else reason)
+        words = (self._cause, describe_status(status))
+        self._end(Event.EXITED, status, "; ".join(filter(None, words)))
 
     def stop(self) -> None:
         """Ask for the end; what comes after the exit is *stopped*, whatever was planned."""

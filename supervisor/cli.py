@@ -113,8 +113,8 @@ def controller(
         click.echo(f"control plane ready: {url}", err=True)
         click.echo("  byre kubectl get namespaces   (in another terminal)", err=True)
 
-    with TerminalProgress(Console(stderr=True)) as progress:
-        run_controller(order, place.binaries(settings, progress), on_ready)
+    progress = TerminalProgress(Console(stderr=True))
+    run_controller(order, place.binaries(settings, progress), progress, on_ready)
 
 
 @cli.command()

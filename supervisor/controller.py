@@ -52,8 +52,19 @@ def needed_binaries(plan: Plan, *, single: bool) -> list[str]:
     return [*plan.datastore.binaries, *component_names(single=single)]
 
 
-def run_controller(order: Order, binaries: Binaries, on_ready: Callable[[str], None]) -> None:
+def run_controller(
+    order: Order,
+    binaries: Binaries,
+    progress: contextlib.AbstractContextManager[object],
+    on_ready: Callable[[str], None],
+) -> None:
     """Run a control plane until SIGTERM, SIGINT or SIGHUP; a second one kills what is left.
+
+    Args:
+        order: What to run.
+        binaries: Where executables come from.
+        progress: Entered while they are obtained.
+        on_ready: Told the URL of the API server when everything is ready.
 
     Raises:
         PreflightFailed: Nothing has been started.
@@ -63,7 +74,8 @@ def run_controller(order: Order, binaries: Binaries, on_ready: Callable[[str], N
     signal.signal(signal.SIGTERM, _leave)
     with DataDirLock(order.paths.data_dir) as lock:
         plan = asyncio.run(_preflight(order, binaries, lock))
-        paths = binaries.obtain_all(needed_binaries(plan, single=order.single))
+        with progress:
+            paths = binaries.obtain_all(needed_binaries(plan, single=order.single))
         plan = make_plan(
             order.config, order.paths, single=order.single, binary=lambda name: paths[name]
         )

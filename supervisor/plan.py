@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from datastore.resolve import resolve
-
 from datastore.launch import ProcessSpec
 from datastore.paths import Paths
 from datastore.registry import Datastore
+from datastore.resolve import resolve
 from datastore.schema import Config
 from supervisor import apiserver, controllermanager, scheduler
 from supervisor.certificates import ClusterPki, api_url

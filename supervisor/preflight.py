@@ -115,7 +115,7 @@ def _bind(host: str, port: int) -> None:
 
 def _holds(process: Path, sockets: set[str]) -> bool:
     try:
-        return any(os.readlink(fd) in sockets for fd in (process / "fd").iterdir())
+        return any(str(fd.readlink()) in sockets for fd in (process / "fd").iterdir())
     except OSError:
         return False
 
