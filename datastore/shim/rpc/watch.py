@@ -55,7 +55,7 @@ class WatchService:
         try:
             await self._replica.read_index()
         except StoreError:
-            return  # as in etcd a request that cannot be answered now is dropped: clients repeat it
+            return  # dropped, as etcd does when it cannot answer now: clients ask again
         self._hub.request_progress(stream)
 
     def _create(self, stream: ResponseStream, request: pb.WatchCreateRequest) -> None:

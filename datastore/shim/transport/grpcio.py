@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from datastore.shim.transport.api import Code, Limits, RpcError, Stream, TlsFiles, Unary
+from datastore.shim.transport.certificates import CertificateFiles
 from datastore.shim.transport.grpcio_call import GrpcioCall, StreamCall, check_size
 
 log = logging.getLogger(__name__)
@@ -193,10 +194,12 @@ def _add_port(server: grpc.aio.Server, address: str, scheme: str, tls: TlsFiles 
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.cert.read_bytes())],
-        root_certificates=tls.trusted_ca.read_bytes() if tls.trusted_ca else None,
-        require_client_auth=tls.require,
+    files = CertificateFiles(tls)
+    # The stubs do not know that fetch may return None for "nothing new".
+    return grpc.dynamic_ssl_server_credentials(
+        files.load(),
+        files.fetch,  # type: ignore[arg-type]
+        tls.require,
     )
 
 

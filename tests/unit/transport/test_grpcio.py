@@ -227,8 +227,10 @@ class Pki:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test-ca")])
         self.directory = directory
+        directory.mkdir(exist_ok=True)
         self.ca = directory / "ca.crt"
-        self.ca.write_bytes(self._sign(self.name, self.key.public_key(), ca=True))
+        self.ca_pem = self._sign(self.name, self.key.public_key(), ca=True)
+        self.ca.write_bytes(self.ca_pem)
 
     def issue(self, common_name: str) -> tuple[Path, Path]:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -261,6 +263,20 @@ class Pki:
             .sign(self.key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+async def test_a_new_certificate_is_used_from_the_next_handshake_on(tmp_path: Path) -> None:
+    pki, other = Pki(tmp_path), Pki(tmp_path / "other")
+    cert, key = pki.issue("server")
+    new_cert, new_key = other.issue("server")
+    async with serving("https://127.0.0.1:0", TlsFiles(cert, key)) as (target, _, _):
+        for authority in (pki, other):
+            credentials = grpc.ssl_channel_credentials(authority.ca_pem)
+            async with grpc.aio.secure_channel(target, credentials) as channel:
+                assert await channel.unary_unary(ECHO)(b"x") == b"x"
+            new_cert.replace(cert)
+            new_key.replace(key)
+            new_cert, new_key = other.issue("server")
 
 
 async def test_a_client_certificate_names_the_user_and_none_is_refused(tmp_path: Path) -> None:
