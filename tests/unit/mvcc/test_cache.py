@@ -1,4 +1,4 @@
-from datastore.shim.mvcc.cache import OVERHEAD_BYTES, ValueCache
+from datastore.shim.mvcc.cache import OVERHEAD_BYTES, SWEEP_PLACES, ValueCache
 from datastore.shim.mvcc.version import Version
 
 
@@ -61,3 +61,15 @@ def test_a_dropped_value_is_passed_over_when_the_oldest_go():
     cache.add(new, b"x")
     cache.add(newest, b"x")
     assert [v.framed for v in (dropped, kept, new, newest)] == [None, None, b"x", b"x"]
+
+
+def test_dropped_versions_do_not_pile_up_below_the_bound():
+    cache = ValueCache(1 << 20)
+    kept = version(0)
+    cache.add(kept, b"x")
+    for number in range(10 * SWEEP_PLACES):
+        passing = version(number)
+        cache.add(passing, b"x")
+        cache.drop(passing)
+    assert len(cache._queue) <= 2 * SWEEP_PLACES
+    assert (len(cache), cache.bytes) == (1, OVERHEAD_BYTES + 1)
