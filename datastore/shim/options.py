@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from datastore.shim.transport.api import TlsFiles
+from datastore.shim.transport.certificates import find_fault
 
 DEFAULT_QUOTA_BYTES: Final = 2 << 30
 ENVIRONMENT_VARIABLE: Final = "BYRE_DATASTORE"
@@ -234,7 +236,12 @@ def _tls(parser: Parser) -> TlsFiles | None:
     if cert is None or key is None:
         return None
     # As in etcd, a trusted CA alone already makes client certificates mandatory.
-    return TlsFiles(cert, key, trusted, require=trusted is not None)
+    tls = TlsFiles(cert, key, trusted, require=trusted is not None)
+    # A file that cannot be read has been told of already.
+    with contextlib.suppress(OSError):
+        if fault := find_fault(tls):
+            parser.problems.append(f"--cert-file, --key-file, --trusted-ca-file: {fault}")
+    return tls
 
 
 def _check_exposure(parser: Parser, options: ServeOptions) -> None:

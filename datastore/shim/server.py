@@ -72,6 +72,7 @@ class Shim:
 
     def __init__(self, options: ServeOptions, backend: Backend | None = None) -> None:
         self.health = Health()
+        self.health.on_change(self._tell_health)
         self.urls: list[str] = []
         """Client URLs as they were bound."""
         self.http_urls: list[str] = []
@@ -205,6 +206,12 @@ class Shim:
             await self.replica.close()
         if self.urls:
             log.info("stopped")
+
+    def _tell_health(self) -> None:
+        if self.health.serving:
+            log.info("the store can be served")
+        else:
+            log.warning("the store cannot be served", extra={"reason": self.health.reason})
 
     def _run(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from datastore.pki import Authority, Leaf
 from datastore.shim.options import (
     DEFAULT_QUOTA_BYTES,
     BadOptions,
@@ -142,18 +143,33 @@ def test_plaintext_on_loopback_works_as_it_is(host: str) -> None:
 
 
 def test_a_trusted_ca_makes_client_certificates_mandatory(tmp_path: Path) -> None:
-    files = {name: tmp_path / name for name in ("cert", "key", "ca")}
-    for file in files.values():
-        file.write_text("pem")
+    authority = Authority.ensure(tmp_path)
+    server = authority.issue(Leaf("server", "server", server=True))
     made = options(
         datastore=URL,
         listen_client_urls="https://127.0.0.1:1",
-        cert_file=str(files["cert"]),
-        key_file=str(files["key"]),
-        trusted_ca_file=str(files["ca"]),
+        cert_file=str(server.cert),
+        key_file=str(server.key),
+        trusted_ca_file=str(authority.cert),
     )
     assert made.tls is not None
     assert made.tls.require
+
+
+def test_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    authority = Authority.ensure(tmp_path)
+    server = authority.issue(Leaf("server", "server", server=True))
+    garbage = tmp_path / "garbage"
+    garbage.write_text("x")
+    for cert, key, ca, words in (
+        (server.cert, authority.key, authority.cert, "is not the key of the certificate"),
+        (garbage, server.key, authority.cert, "is not in PEM form"),
+        (server.cert, server.key, garbage, "holds no certificate in PEM form"),
+    ):
+        (problem,) = problems(
+            datastore=URL, cert_file=str(cert), key_file=str(key), trusted_ca_file=str(ca)
+        )
+        assert words in problem
 
 
 def test_https_without_a_certificate_is_a_problem(tmp_path: Path) -> None:
