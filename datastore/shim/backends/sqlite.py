@@ -55,6 +55,8 @@ from datastore.shim.backends.stats import Stats
 _LOOK_PAGES = 64
 _PAGES_PER_COMMIT = 3
 
+_BESIDE_KEYS = ~int(Kinds.LOG)
+
 _BEGIN = "BEGIN IMMEDIATE"
 _INSERT_COMMIT = "INSERT INTO byre_commit VALUES (?, ?, ?, ?, ?)"
 _INSERT_ROW = "INSERT INTO byre_log VALUES (?, ?, ?, ?, ?, ?)"
@@ -182,6 +184,7 @@ class SQLiteBackend:
             raise
 
     def _write(self, writer: sqlite3.Connection, batch: Batch) -> None:
+        kinds = int(batch.kinds)  # operations on an IntFlag cost microseconds
         try:
             writer.execute(_BEGIN)
             writer.execute(
@@ -190,13 +193,13 @@ class SQLiteBackend:
                     batch.expected + 1,
                     batch.revision,
                     batch.batch,
-                    int(batch.kinds),
+                    kinds,
                     int(time.time()),
                 ),
             )
             if batch.rows:
                 writer.executemany(_INSERT_ROW, [(*meta, value) for meta, value in batch.rows])
-            if batch.kinds & ~Kinds.LOG:
+            if kinds & _BESIDE_KEYS:
                 _write_state(writer, batch)
             writer.execute("COMMIT")
         except sqlite3.Error as error:
@@ -241,7 +244,7 @@ class SQLiteBackend:
 
     def _look_at_wal(self, use: _Connections, rows: int) -> None:
         self._unseen_pages += rows + _PAGES_PER_COMMIT
-        if self._unseen_pages >= _LOOK_PAGES or use.wal.has_grown():
+        if self._unseen_pages >= _LOOK_PAGES or use.wal.has_changed():
             self._unseen_pages = 0
             use.upkeep.notice(use.wal.used_bytes())
 

@@ -29,7 +29,7 @@ from datastore.shim.backends.stats import Stats
 log = logging.getLogger(__name__)
 
 CHECKPOINT_BYTES = 4 << 20
-RESTART_BYTES = 64 << 20
+RESTART_BYTES = 16 << 20
 CHECK_SECONDS = 3.0
 
 _STEP_SECONDS = 0.002
@@ -127,7 +127,7 @@ class Upkeep:
         """Copy what is left of the WAL; the caller makes sure that nobody appends meanwhile.
 
         A WAL that readers have kept from being re-used for too long is restarted, which waits
-        for them a moment. Where that does not help either, it may grow some more until the next.
+        for them a moment. Where that does not help either, it may grow by half until the next.
         """
         if self._stopped.is_set():
             return
@@ -136,7 +136,7 @@ class Upkeep:
         self._stats.restarts += restart
         busy = self._checkpoint("RESTART" if restart else "PASSIVE")
         if restart:
-            self._restart_bytes = used + RESTART_BYTES // 4 if busy else 0
+            self._restart_bytes = used * 3 // 2 if busy else 0
         self._due_bytes = used + CHECKPOINT_BYTES
         self.wants_finish = False
 

@@ -21,6 +21,7 @@ SLOW_SECONDS = 0.001
 """Mean time of a sync above which it is left to a thread."""
 
 _WEIGHT = 0.1
+_LOOK_BYTES = 256 << 10
 _HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 
@@ -38,6 +39,7 @@ class WalFile:
         self._salt = b""
         self._slow = False
         self._size = 0
+        self._noticed_size = 0
 
     def is_slow(self) -> bool:
         """Whether a sync takes longer than an event loop should wait."""
@@ -54,7 +56,9 @@ class WalFile:
             os.fdatasync(self._descriptor)
         except OSError as error:
             raise Corrupt(f"cannot sync {self.path}: {error.strerror}") from error
-        if not os.fstat(self._descriptor).st_nlink:
+        status = os.fstat(self._descriptor)
+        self._size = status.st_size
+        if not status.st_nlink:
             raise Corrupt(f"{self.path} was removed while in use")
         elapsed = time.perf_counter() - started
         self.note(elapsed, threaded=threaded)
@@ -73,12 +77,12 @@ class WalFile:
         limit = 0.7 * SLOW_SECONDS if self._slow else SLOW_SECONDS
         self._slow = self.mean_seconds >= limit
 
-    def has_grown(self) -> bool:
-        """Whether the file is longer than when last asked. Hot."""
-        size = os.fstat(self._descriptor).st_size
-        grown = size > self._size
-        self._size = size
-        return grown
+    def has_changed(self) -> bool:
+        """Whether the size is much larger, or smaller, than when that was last said. Hot."""
+        if 0 <= self._size - self._noticed_size < _LOOK_BYTES:
+            return False
+        self._noticed_size = self._size
+        return True
 
     def used_bytes(self) -> int:
         """Return how far the log is filled, which is less than its size once it is re-used.
