@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from datastore.etcdpb import kv_pb2
+from datastore.etcdpb import rpc_pb2 as pb
 from tests.support.client import (
     LEASE_EXISTS,
     NO_LEASE,
@@ -194,6 +196,18 @@ async def test_a_lease_that_is_renewed_outlives_its_ttl(client, prefix):
     await client.revoke(kept)
 
 
+async def test_requests_may_be_sent_ahead_and_answers_come_in_their_order(client):
+    leases = [(await client.grant(1000 + number)).ID for number in range(20)]
+    call: Any = client.channel.stream_stream("/etcdserverpb.Lease/LeaseKeepAlive")(timeout=10)
+    for lease in leases:
+        await call.write(pb.LeaseKeepAliveRequest(ID=lease).SerializeToString())
+    await call.done_writing()
+    answers = [pb.LeaseKeepAliveResponse.FromString(body) async for body in call]
+    assert [(a.ID, a.TTL) for a in answers] == [
+        (lease, 1000 + n) for n, lease in enumerate(leases)
+    ]
+
+
 # Expiry
 
 
@@ -212,6 +226,33 @@ async def test_an_expired_lease_takes_its_keys_in_one_revision_and_not_early(cli
     assert {event.prev_kv.value for event in response.events} == {b"v"}
     assert lease not in await client.leases()
     assert (await client.time_to_live(lease)).TTL == -1
+
+
+async def test_a_thousand_keys_expire_in_one_revision_and_one_response(client, prefix):
+    """T4: as Kubernetes' Events do."""
+    lease = (await client.grant(2)).ID
+    for number in range(10):
+        await client.txn(
+            success=[put_op(prefix + b"%d%02d" % (number, n), lease=lease) for n in range(100)]
+        )
+    async with client.watch() as stream:
+        await stream.create(prefix, prefix_end(prefix), filters=[0])
+        response = await stream.next()
+    keys = [event.kv.key for event in response.events]
+    assert len(keys) == 1000
+    assert keys == sorted(keys)
+    assert {event.kv.mod_revision for event in response.events} == {response.header.revision}
+
+
+async def test_two_leases_expire_in_a_revision_each(client, prefix):
+    """2.8: and no key of one waits for the other."""
+    async with client.watch() as stream:
+        await stream.create(prefix, prefix_end(prefix), filters=[0])
+        for name in (b"a", b"b"):
+            await client.put(prefix + name, lease=(await client.grant(2)).ID)
+        first, second = await stream.events(2)
+    assert {first.kv.key, second.kv.key} == {prefix + b"a", prefix + b"b"}
+    assert first.kv.mod_revision < second.kv.mod_revision
 
 
 async def test_an_expired_lease_cannot_be_used_or_renewed(client, prefix):

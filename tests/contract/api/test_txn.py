@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -420,6 +421,25 @@ async def test_create_if_absent_happens_once(client, prefix):
     assert (await client.txn(absent, [put_op(prefix, b"first")])).succeeded
     assert not (await client.txn(absent, [put_op(prefix, b"second")])).succeeded
     assert (await client.get(prefix)).kvs[0].value == b"first"
+
+
+async def test_optimistic_updates_lose_nothing(client, prefix):
+    """T47, T52: guarded by the mod revision, each success counts once."""
+    await client.put(prefix, b"0")
+
+    async def add() -> int:
+        tries = 0
+        while True:
+            tries += 1
+            (found,) = (await client.get(prefix)).kvs
+            value = b"%d" % (int(found.value) + 1)
+            guard = [when(prefix, mod_revision=found.mod_revision)]
+            if (await client.txn(guard, [put_op(prefix, value)], [get_op(prefix)])).succeeded:
+                return tries
+
+    await asyncio.gather(*(add() for _ in range(40)))
+    (found,) = (await client.get(prefix)).kvs
+    assert (found.value, found.version) == (b"40", 41)
 
 
 async def test_kubernetes_compactor_key_is_an_ordinary_key(client):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc.aio
@@ -329,6 +331,37 @@ async def test_replayed_history_comes_together_under_the_current_revision(client
     assert response.header.revision == last
 
 
+async def test_a_long_history_is_replayed_whole_and_revisions_are_not_split(client, prefix):
+    """T28, T32: more than one batch of a thousand revisions."""
+    first = await client.revision() + 1
+    for _ in range(1500):
+        await client.txn(success=[put_op(prefix + b"a"), put_op(prefix + b"b")])
+    async with client.watch() as stream:
+        await stream.create(prefix, prefix_end(prefix), start_revision=first)
+        seen: list[int] = []
+        while len(seen) < 3000:
+            revisions = [event.kv.mod_revision for event in (await stream.next()).events]
+            assert not set(revisions) & set(seen[-1:])
+            seen += revisions
+    assert seen == [first + number // 2 for number in range(3000)]
+
+
+async def test_large_history_is_cut_with_fragment(client, prefix):
+    """T28: catching up too, and no part is larger than a client receives."""
+    first = await client.revision() + 1
+    for number in range(8):
+        await client.put(prefix, b"%d" % number + bytes(900_000))
+    async with client.watch() as stream:
+        await stream.create(prefix, start_revision=first, fragment=True)
+        parts = [await stream.next()]
+        while len([event for part in parts for event in part.events]) < 8:
+            parts.append(await stream.next())
+    assert all(part.ByteSize() <= 3 << 20 for part in parts)
+    assert not parts[-1].fragment
+    values = [event.kv.value[:1] for part in parts for event in part.events]
+    assert values == [b"%d" % number for number in range(8)]
+
+
 async def test_history_and_live_events_join_without_gap_or_repeat(client, prefix):
     """T3, T29, T30."""
     first = (await client.put(prefix, b"0")).header.revision
@@ -531,6 +564,27 @@ async def test_a_slow_client_neither_blocks_others_nor_loses_events(client, serv
             seen += [event.kv.value[:2] for event in response.events]
         call.cancel()
     assert seen == [b"%02d" % number for number in range(60)]
+
+
+async def test_a_connection_carries_hundreds_of_streams(client, prefix):
+    """2.13: concurrent streams are not limited."""
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(client.watch()) for _ in range(300)]
+        await asyncio.gather(*(stream.create(prefix) for stream in streams))
+        await client.put(prefix, b"x")
+        answers = await asyncio.gather(*(stream.next(30) for stream in streams))
+    assert [len(answer.events) for answer in answers] == [1] * 300
+
+
+async def test_a_server_stops_in_order_under_open_streams(launch, kind):
+    server = launch(kind)
+    async with Client(server.target) as client, client.watch() as stream:
+        await stream.create(b"a")
+        await client.put(b"a")
+        assert len((await stream.next()).events) == 1
+        assert await asyncio.to_thread(server.stop) in {0, -signal.SIGTERM}
+        with pytest.raises((grpc.aio.AioRpcError, EOFError)):
+            await stream.next()
 
 
 async def test_an_event_arrives_without_the_delay_of_a_poll(client, prefix):
