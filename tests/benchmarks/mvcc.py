@@ -159,6 +159,15 @@ def main() -> None:
         f"compaction after {changes} changes: {steps[-1] - steps[0]:.3f} s, "
         f"{store.garbage} rows, longest step {longest * 1e3:.1f} ms"
     )
+    started = time.process_time()
+    overlay = Overlay(store, {})
+    overlay.evaluate(ops.DeleteRange(key(0), key(keys // 2)))
+    middle = time.process_time()
+    store.apply(overlay.applied())
+    print(
+        f"delete of {len(overlay.rows)} keys at once: {middle - started:.2f} s to evaluate, "
+        f"{time.process_time() - middle:.2f} s to apply"
+    )
     metas = [v.meta for v in sorted(store.index.latest.values(), key=lambda v: v.id)]
     from datastore.shim.backends.api import Head
 
