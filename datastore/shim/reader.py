@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from datastore.shim.backends.api import RowId
 from datastore.shim.errors import Compacted
@@ -15,7 +15,8 @@ FIRST_CHUNK_KEYS = 10
 """A RangeStream starts small and grows towards the size of a request (contract 2.3)."""
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Chunk:
     """A part of a streamed range; all but `kvs` means something on the last one only."""
 
     kvs: Sequence[bytes]

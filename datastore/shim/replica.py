@@ -184,7 +184,11 @@ class Replica:
         if not self.shared:
             return
         loop = asyncio.get_running_loop()
-        hint = self.backend.listen(lambda: loop.call_soon_threadsafe(self._wake.set))
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        hint = self.backend.listen(wake)
         try:
             while True:
                 await self._rest()

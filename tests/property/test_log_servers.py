@@ -11,13 +11,25 @@ import asyncio
 import random
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datastore.shim.backends.api import Batch, Row, to_revision
 from datastore.shim.backends.memory import Fault, Faults, Fence, Log
 from datastore.shim.errors import StoreError
-from datastore.shim.mvcc.ops import Compare, CompareTarget, DeleteRange, Put, Range, Txn
+from datastore.shim.mvcc.ops import (
+    Compare,
+    CompareTarget,
+    DeleteRange,
+    DeleteRangeResult,
+    Put,
+    PutResult,
+    Range,
+    RangeResult,
+    Txn,
+    TxnResult,
+)
 from tests.support.simulation import Server, committed, quiet, settled, simulate
 
 KEYS = [b"a", b"b", b"c"]
@@ -35,8 +47,8 @@ class RandomFaults(Faults):
         Fault.DEADLOCK,
     )
 
-    def __init__(self, rng: random.Random, log: Log, rate: float) -> None:
-        self.rng, self.log, self.rate = rng, log, rate
+    def __init__(self, rng: random.Random, log: Log) -> None:
+        self.rng, self.log, self.rate = rng, log, 0.0
 
     def append(self, batch: Batch) -> Fault | None:
         if self.rng.random() < 0.1:
@@ -91,10 +103,12 @@ class Client:
 
     async def put(self, server: Server, told: Told) -> None:
         result = await server.write(Put(told.key, told.value))
+        assert isinstance(result, PutResult)
         told.revision = result.revision
 
     async def delete(self, server: Server, told: Told) -> None:
         result = await server.write(DeleteRange(told.key))
+        assert isinstance(result, DeleteRangeResult)
         told.revision, told.succeeded = result.revision, bool(result.deleted)
 
     async def get(self, server: Server, told: Told) -> None:
@@ -107,9 +121,11 @@ class Client:
         result = await server.write(
             Txn((compare,), (Put(told.key, told.value),), (Range(told.key),))
         )
+        assert isinstance(result, TxnResult)
         told.revision, told.succeeded = result.revision, result.succeeded
-        if not result.succeeded:
-            told.seen = result.results[0].kvs[0] if result.results[0].kvs else None
+        (answer,) = result.results
+        if isinstance(answer, RangeResult):
+            told.seen = answer.kvs[0] if answer.kvs else None
 
 
 def _check(log: Log, history: list[Told]) -> None:
@@ -128,7 +144,8 @@ def _check(log: Log, history: list[Told]) -> None:
         if told.kind == "get" or (told.kind == "swap" and not told.succeeded):
             state = _at(rows, told.key, told.revision)
             assert (state is None) == (told.seen is None)
-            if state is not None:
+            if state is not None and state.value is not None:
+                assert told.seen is not None
                 assert state.value in told.seen
     _check_real_time(history)
 
@@ -139,41 +156,28 @@ def _at(rows: list[Row], key: bytes, revision: int) -> Row | None:
 
 
 def _check_real_time(history: list[Told]) -> None:
-    answered = [told for told in history if told.revision is not None]
-    for later in answered:
-        for earlier in answered:
+    answered = [(told, told.revision) for told in history if told.revision is not None]
+    for later, later_revision in answered:
+        for earlier, earlier_revision in answered:
             if earlier.ended < later.began:
-                assert earlier.revision <= later.revision, (earlier, later)
+                assert earlier_revision <= later_revision, (earlier, later)
 
 
-@settings(deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    servers=st.integers(1, 3),
-    clients=st.integers(1, 4),
-    rate=st.sampled_from([0.0, 0.05, 0.3]),
-    longest=st.sampled_from([0.001, 0.02, 0.2]),
-)
-def test_random_servers_and_faults_make_one_history(
-    seed: int, servers: int, clients: int, rate: float, longest: float
-) -> None:
+def _make_history(seed: int, servers: int, clients: int, rate: float, longest: float) -> None:
     # One seed, not hypothesis' own draws: those may end a run inside any of the tasks.
     rng = random.Random(seed)
 
     async def scenario() -> None:
         log = Log(clock=lambda: asyncio.get_running_loop().time(), cluster_id=7)
-        running = [
-            Server(log, rng, RandomFaults(rng, log, rate), longest=longest) for _ in range(servers)
-        ]
+        faults = RandomFaults(rng, log)
+        running = [Server(log, rng, faults, longest=longest) for _ in range(servers)]
         history: list[Told] = []
         for server in running:
-            server.backend.faults.rate = 0.0
             await server.start()
-            server.backend.faults.rate = rate
+        faults.rate = rate
         together = [Client(rng, running, n, history).run(8) for n in range(clients)]
         await asyncio.gather(*together)
-        for server in running:
-            server.backend.faults.rate = 0.0
+        faults.rate = 0.0
         await settled(log, *running)
         _check(log, history)
         for server in running:
@@ -182,3 +186,27 @@ def test_random_servers_and_faults_make_one_history(
 
     with quiet():
         simulate(scenario)
+
+
+drawn = given(
+    seed=st.integers(0, 2**32),
+    servers=st.integers(1, 3),
+    clients=st.integers(1, 4),
+    rate=st.sampled_from([0.0, 0.05, 0.3]),
+    longest=st.sampled_from([0.001, 0.02, 0.2]),
+)
+
+
+@drawn
+def test_random_servers_and_faults_make_one_history(
+    seed: int, servers: int, clients: int, rate: float, longest: float
+) -> None:
+    _make_history(seed, servers, clients, rate, longest)
+
+
+@pytest.mark.soak
+@drawn
+def test_thousands_of_random_servers_and_faults_make_one_history(
+    seed: int, servers: int, clients: int, rate: float, longest: float
+) -> None:
+    _make_history(seed, servers, clients, rate, longest)

@@ -14,6 +14,7 @@ import selectors
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar, TypeVarTuple
 
 from datastore.shim.backends.api import Member, to_revision
 from datastore.shim.backends.memory import Faults, Log, MemoryBackend
@@ -26,6 +27,9 @@ from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
 from datastore.shim.writer import Writer
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class _Instant(selectors.SelectSelector):
@@ -71,16 +75,16 @@ class DrawnLane:
         self._longest = longest
         self._turn = asyncio.Lock()
 
-    async def __call__(self, call, /, *args):  # type: ignore[no-untyped-def]
+    async def __call__(self, call: Callable[[*Ts], T], /, *args: *Ts) -> T:
         async with self._turn:
             await self._wait()
-            if call.__name__ == "__enter__":
+            if _name(call) == "__enter__":
                 while self._log.turn_held:  # noqa: ASYNC110 - virtual time costs nothing
                     await asyncio.sleep(0.001)
             try:
                 return call(*args)
             finally:
-                if call.__name__ != "__exit__":
+                if _name(call) != "__exit__":
                     await self._wait()
 
     async def _wait(self) -> None:
@@ -88,6 +92,10 @@ class DrawnLane:
 
     def close(self) -> None:
         pass
+
+
+def _name(call: object) -> str:
+    return getattr(call, "__name__", "")
 
 
 @dataclass
@@ -116,7 +124,8 @@ class Server:
         self, log: Log, rng: random.Random, faults: Faults | None = None, *, longest: float = 0.01
     ) -> None:
         self.backend = MemoryBackend(log, faults, shared=True, inline=False)
-        lanes = Lanes(*(DrawnLane(rng, log, longest) for _ in range(4)))
+        append, head, read, upkeep = (DrawnLane(rng, log, longest) for _ in range(4))
+        lanes = Lanes(append, head, read, upkeep)
         self.health = Health()
         self.replica = Replica(self.backend, lanes, self.health, cache_bytes=1 << 20)
         self.recorder = Recorder()
