@@ -44,11 +44,9 @@ def status_table(status: Mapping[str, Any]) -> Table:
     for name in ("PROCESS", "STATE", "PID", "UPTIME", "RESTARTS", "LAST EXIT"):
         table.add_column(name, overflow="fold")
     for process in status["processes"]:
-        state = State(process["state"])
-        shown = "crash loop" if process["crash_loop"] and state is State.BACKOFF else state.value
         table.add_row(
             process["name"],
-            Text(shown, _STYLES.get(state, "yellow")),
+            _state(process),
             str(process["pid"] or "-"),
             _duration(process["uptime_seconds"]),
             str(process["restarts"]),
@@ -66,6 +64,15 @@ def status_summary(status: Mapping[str, Any]) -> Sequence[str]:
         f"API server  {status['api']}",
         f"datastore   {store['kind']}, {', '.join(store['endpoint'])}: {health}",
     )
+
+
+def _state(process: Mapping[str, Any]) -> Text:
+    state = State(process["state"])
+    if state is State.BACKOFF and process["crash_loop"]:
+        return Text("crash loop", "red")
+    if state is State.READY and process["reason"]:
+        return Text("not answering", "yellow")
+    return Text(state.value, _STYLES.get(state, "yellow"))
 
 
 def _duration(seconds: float | None) -> str:

@@ -41,7 +41,7 @@ def describe(runtime: Runtime, about: Mapping[str, Any], now: float) -> Status:
     """
     processes = [_process(supervised, now) for supervised in runtime.processes]
     is_ready = not runtime.store_reason and all(
-        process["state"] == State.READY for process in processes
+        process["state"] == State.READY and not process["reason"] for process in processes
     )
     return {
         **about,
