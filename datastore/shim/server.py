@@ -7,7 +7,9 @@ import gc
 import logging
 import random
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from datastore.shim.backends.api import Backend, Member
 from datastore.shim.errors import Stopped
@@ -176,6 +178,7 @@ class Shim:
         tls = self._options.tls
         for url in self._options.listen_client_urls:
             try:
+                _make_directory(url)
                 self.urls.append(await transport.listen(url, tls if _is_secure(url) else None))
             except OSError as error:
                 raise CannotListen(url, error) from error
@@ -186,6 +189,7 @@ class Shim:
                 )
         for url in self._options.listen_metrics_urls:
             try:
+                _make_directory(url)
                 self.http_urls.append(await http.listen(url, tls))
             except OSError as error:
                 raise CannotListen(url, error) from error
@@ -235,6 +239,12 @@ def _connect(options: ServeOptions) -> Backend:
     from datastore.shim.backends.registry import connect
 
     return connect(options.datastore)
+
+
+def _make_directory(url: str) -> None:
+    """Make the directory of a unix socket, for this user alone; one that exists stays as it is."""
+    if url.startswith("unix"):
+        Path(urlsplit(url).path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _is_secure(url: str) -> bool:

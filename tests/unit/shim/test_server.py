@@ -302,6 +302,13 @@ async def test_an_address_in_use_is_told_and_nothing_is_left(tmp_path: Path) -> 
                 pass
 
 
+async def test_the_directory_of_a_socket_is_made_for_this_user_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "run" / "shim"
+    async with serving(directory) as (_, client):
+        assert (await client.kv.Range(rpc_pb2.RangeRequest(key=b"k"))).header.revision == 1
+        assert directory.stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_store_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotReady):
         async with Shim(options(tmp_path, datastore="nosuch://x")):
