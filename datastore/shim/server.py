@@ -116,7 +116,11 @@ class Shim:
         self.replica = Replica(self.backend, lanes, self.health, cache_bytes=options.cache_bytes)
         await self.replica.start()
         store, replica = self.replica.store, self.replica
-        self.hub = Hub(store, HistoryReader(store, replica.history, replica.values))
+        self.hub = Hub(
+            store,
+            HistoryReader(store, replica.history, replica.values),
+            fragment_bytes=options.max_request_bytes + RECV_OVERHEAD,
+        )
         replica.attach(self.hub)
         self.writer = Writer(replica)
         cluster_id = replica.head.cluster_id

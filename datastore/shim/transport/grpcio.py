@@ -30,7 +30,8 @@ _STATUS: Final = {code: next(s for s in grpc.StatusCode if s.value[0] == code) f
 class GrpcioTransport:
     """A server for RPCs of raw bytes on grpc.aio.
 
-    Every `listen` makes a server of its own: grpc.aio takes no port after the start.
+    Every `listen` makes a server of its own: grpc.aio takes no port after the start. The C core
+    has no bound on connections, so `Limits.max_connections` is not held here.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
