@@ -103,6 +103,7 @@ streams = st.integers(0, 2)
 puts = st.tuples(st.sampled_from(KEYS), st.binary(max_size=40)).map(lambda it: Put(*it))
 deletes = st.sampled_from([DeleteRange(b"a/1"), DeleteRange(b"b"), DeleteRange(b"a/", b"a0")])
 writes = st.lists(st.one_of(puts, puts, deletes), min_size=1, max_size=4)
+rarely = st.sampled_from([False, False, False, True])
 steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Commit, writes),
     st.builds(Commit, writes),
@@ -111,7 +112,9 @@ steps: st.SearchStrategy[Step] = st.one_of(
         streams,
         st.integers(0, len(RANGES) - 1),
         st.integers(-2, 12),
-        *[st.booleans()] * 3,
+        st.booleans(),
+        rarely,
+        rarely,
         st.booleans(),
     ),
     st.builds(Cancel, st.integers(0, 20)),
@@ -224,7 +227,7 @@ def check(scene: Scene) -> None:
 
 
 @given(
-    st.lists(steps, max_size=60),
+    st.lists(steps, min_size=20, max_size=80),
     st.sampled_from([0, 300, 1 << 20]),
     st.sampled_from([0, 2000, 1 << 20]),
 )

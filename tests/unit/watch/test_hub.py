@@ -265,9 +265,12 @@ async def test_a_compaction_at_what_a_slow_watcher_needs_next_does_not_cancel_it
         check_watch(late, world.log)
 
 
+@pytest.mark.parametrize("ring_bytes", [0, 1 << 20])
 @simulated
-async def test_compaction_while_history_is_being_read_cancels_whom_it_overtakes() -> None:
-    async with World(ring_bytes=0, cache_bytes=0) as world:
+async def test_compaction_while_history_is_being_read_cancels_whom_it_overtakes(
+    ring_bytes: int,
+) -> None:
+    async with World(ring_bytes=ring_bytes, cache_bytes=0) as world:
         for _ in range(6):
             world.put(b"a/1")
         world.open.clear()
@@ -297,6 +300,80 @@ async def test_pruning_by_a_server_that_compacted_first_cancels_too() -> None:
         _, watch = world.watch(world.stream(), since(3))
         await world.settle()
         assert watch.canceled_at == 5
+
+
+@simulated
+async def test_a_page_that_pruning_has_just_reached_cancels() -> None:
+    async with World(ring_bytes=0, cache_bytes=0) as world:
+        for _ in range(6):
+            world.put(b"a/1")
+        world.compact(4)
+        world.pruned = 5
+        _, watch = world.watch(world.stream(), since(4))
+        await world.settle()
+        assert (watch.canceled_at, watch.events) == (5, [])
+
+
+@simulated
+async def test_what_is_written_during_a_read_is_read_next() -> None:
+    async with World(ring_bytes=0, cache_bytes=0) as world:
+        world.put(b"a/1")
+        world.open.clear()
+        watcher, watch = world.watch(world.stream(), since(2))
+        await world.settle()
+        world.put(b"a/1")
+        world.open.set()
+        await world.settle()
+        assert watcher.state is State.SYNCED
+        check_complete(watch, world.log, 3)
+
+
+@simulated
+async def test_a_stream_that_drains_during_a_read_for_others_skips_nothing() -> None:
+    async with World(stream_bytes=1, ring_bytes=0, cache_bytes=0) as world:
+        slow = world.stream()
+        slow.stalled = True
+        _, late = world.watch(slow, PREFIX)
+        for _ in range(4):
+            world.put(b"a/1")
+            await world.settle()
+        world.open.clear()
+        _, other = world.watch(world.stream(), since(5))
+        await world.settle()
+        slow.drain()
+        world.open.set()
+        await world.settle()
+        check_complete(late, world.log, 5)
+        check_complete(other, world.log, 5)
+
+
+@simulated
+async def test_a_stream_that_stalls_again_gets_one_response_too_many_at_most() -> None:
+    async with World(stream_bytes=1) as world:
+        slow = world.stream()
+        slow.stalled = True
+        for _ in range(5):
+            world.watch(slow, PREFIX)
+        world.put(b"a/1")
+        world.put(b"a/1")
+        assert len(slow.bodies) == 1
+        slow.drain()
+        slow.stalled = True
+        await world.settle()
+        assert len(slow.bodies) == 2
+
+
+@simulated
+async def test_fragments_start_where_their_watcher_resumes() -> None:
+    async with World(fragment_bytes=100) as world:
+        stream = world.stream()
+        for _ in range(6):
+            world.put(b"a/1", b"v" * 40)
+        _, low = world.watch(stream, since(2, fragment=True))
+        _, high = world.watch(stream, since(5, fragment=True))
+        await world.settle()
+        check_complete(low, world.log, 7)
+        check_complete(high, world.log, 7)
 
 
 @simulated
@@ -342,10 +419,10 @@ async def test_catching_up_is_batched_by_at_most_a_thousand_revisions() -> None:
 @simulated
 async def test_a_herd_that_resumes_shares_the_reads() -> None:
     async with World(ring_bytes=0, cache_bytes=0) as world:
-        for n in range(200):
+        for n in range(700):
             world.put(b"a/%d" % (n % 7), b"v%d" % n)
         watches = [
-            world.watch(world.stream(), since(2 + n % 150, prev_kv=True))[1] for n in range(300)
+            world.watch(world.stream(), since(2 + n * 20, prev_kv=True))[1] for n in range(30)
         ]
         await world.settle()
         assert len(world.reads) < 10
