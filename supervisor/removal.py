@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ def remove(paths: Paths) -> Sequence[Path]:
     Raises PreflightFailed while a byre runs there.
     """
     if not paths.data_dir.is_dir():
-        return ()
+        return [directory for directory in (paths.run_dir,) if _remove_empty(directory)]
     with DataDirLock(paths.data_dir) as lock:
         if holder := lock.take():
             raise PreflightFailed(
@@ -30,12 +29,8 @@ def remove(paths: Paths) -> Sequence[Path]:
             )
         asyncio.run(clean_up(paths, []))
         removed = [path for path in _own(paths) if _remove(path)]
-        for directory in (paths.run_dir, paths.data_dir):
-            # What byre did not make is not byre's to remove.
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-                removed.append(directory)
-    return removed
+        directories = (paths.run_dir, paths.data_dir)
+        return [*removed, *(path for path in directories if _remove_empty(path))]
 
 
 def _own(paths: Paths) -> Sequence[Path]:
@@ -61,3 +56,12 @@ def _remove(path: Path) -> bool:
         path.unlink()
         return True
     return False
+
+
+def _remove_empty(directory: Path) -> bool:
+    # What byre did not make is not byre's to remove.
+    try:
+        directory.rmdir()
+    except OSError:
+        return False
+    return True

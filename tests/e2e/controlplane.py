@@ -88,7 +88,9 @@ class ControlPlane:
         for line in iter(lambda: lines.get(timeout=READY_SECONDS), None):
             if line.startswith("control plane ready"):
                 return
-        raise AssertionError("byre ended before it was ready:\n" + "".join(self.lines))
+        assert self._byre is not None
+        status = self._byre.wait(60)
+        raise AssertionError(f"byre ended with {status} instead:\n" + "".join(self.lines))
 
     def launch(self, *arguments: str) -> queue.Queue[str | None]:
         """Start without waiting; return the lines that byre says, None at their end."""
