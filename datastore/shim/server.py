@@ -140,14 +140,7 @@ class Shim:
 
     async def _listen(self) -> None:
         options, replica, writer = self._options, self.replica, self.writer
-        limits = Limits(
-            max_recv=options.max_request_bytes + RECV_OVERHEAD,
-            max_streams=options.max_concurrent_streams,
-            keepalive=options.keepalive.interval,
-            keepalive_timeout=options.keepalive.timeout,
-            min_ping=options.keepalive.min_time,
-        )
-        self._transport = transport = GrpcioTransport(limits)
+        self._transport = transport = GrpcioTransport(_to_limits(options))
         self.desk = desk = Desk(transport, self.headers, self.health, self._metrics.observe_call)
         # Ports of 0 are known only after binding: the list is filled then.
         advertised = list(options.advertise_client_urls)
@@ -163,16 +156,7 @@ class Shim:
         MaintenanceService(desk, replica, writer, quota, self.release)
         HealthService(desk)
         self._metrics.show(self)
-        for work in (
-            replica.follow(),
-            writer.run(),
-            expirer.run(),
-            pruner.run(),
-            self.hub.run(),
-            self._notify_progress(),
-            quota.run(),
-        ):
-            self._run(work)
+        self._run(expirer.run(), pruner.run())
         checks = Checks(self.health, replica, reader)
         self._http = HttpServer(Pages(checks, self._metrics, self.release))
         await self._bind(transport, self._http)
@@ -221,10 +205,19 @@ class Shim:
         else:
             log.warning("the store cannot be served", extra={"reason": self.health.reason})
 
-    def _run(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
+    def _run(self, *more: Coroutine[object, object, None]) -> None:
+        """Start what goes on for as long as the server lives."""
+        for work in (
+            self.replica.follow(),
+            self.writer.run(),
+            self.hub.run(),
+            self.quota.run(),
+            self._notify_progress(),
+            *more,
+        ):
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A part that dies takes the server with it: half a server would lie."""
@@ -237,6 +230,16 @@ class Shim:
         while True:
             await asyncio.sleep(interval * random.uniform(1.0, 1.1))  # noqa: S311 - as etcd
             self.hub.progress_tick()
+
+
+def _to_limits(options: ServeOptions) -> Limits:
+    return Limits(
+        max_recv=options.max_request_bytes + RECV_OVERHEAD,
+        max_streams=options.max_concurrent_streams,
+        keepalive=options.keepalive.interval,
+        keepalive_timeout=options.keepalive.timeout,
+        min_ping=options.keepalive.min_time,
+    )
 
 
 def _connect(options: ServeOptions) -> Backend:

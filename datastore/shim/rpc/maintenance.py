@@ -140,7 +140,8 @@ class MaintenanceService:
         return self._header() + answer.SerializeToString()
 
     async def _hash(self, store: Store, revision: int, compacted: int) -> int:
-        crc, first = 0, 0
+        # Seeded, as in etcd, so that nothing hashed is not 0: protobuf would leave that out.
+        crc, first = zlib.crc32(b"key"), 0
         while True:
             page = await self._replica.history(first, revision, HASH_ROWS)
             for row in page.rows:
