@@ -1,6 +1,6 @@
 """What keeps a SQLite file small beside the appends: checkpoints, pruning, vacuuming.
 
-All of it runs in threads on a connection of its own, in steps of a few milliseconds. `writing` is
+All of it runs in threads on a connection of its own, in steps of about a millisecond. `writing` is
 held for each step that writes, so that an append, which runs on the event loop, waits for at most
 one step; between steps upkeep sleeps at least as long as the step took.
 
@@ -32,7 +32,7 @@ CHECKPOINT_BYTES = 4 << 20
 RESTART_BYTES = 16 << 20
 CHECK_SECONDS = 3.0
 
-_STEP_SECONDS = 0.002
+_STEP_SECONDS = 0.001
 _FIRST_STEP = 32
 _MAX_STEP = 1024
 _COMMITS_STEP = 256
@@ -221,7 +221,7 @@ class Upkeep:
             self._checkpoint("PASSIVE")
 
     def _steps(self) -> Iterator[int]:
-        """Give step sizes that take about two milliseconds, resting after each."""
+        """Give step sizes that take about a millisecond, resting after each."""
         step = _FIRST_STEP
         while True:
             started = time.perf_counter()
