@@ -82,7 +82,9 @@ class SqliteDatastore:
                 # The index of a large store is read into memory first.
                 ready_seconds=300.0,
                 # Readiness asks the database; liveness only whether the process still turns.
-                liveness=HttpProbe("http://localhost/livez", unix=self.http_socket),
+                liveness=HttpProbe(
+                    "http://localhost/livez", timeout_seconds=10.0, unix=self.http_socket
+                ),
             ),
         )
 
