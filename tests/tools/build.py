@@ -102,7 +102,7 @@ def _build(name: str, program: Program, place: Path) -> Path:
         require_compiler()
     if program.ours:
         _go(program, "vet", ".")
-        _go(program, "test", ".")
+        _go(program, "test", "-trimpath", ".")
     with tempfile.TemporaryDirectory(dir=place, prefix=f".{name}.") as scratch:
         product = Path(scratch, name)
         flags = ["-mod=readonly", "-trimpath", f"-ldflags={program.flags}"]
