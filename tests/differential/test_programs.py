@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
 import grpc.aio
 import pytest
 from google.protobuf.message import Message
@@ -15,11 +11,8 @@ from hypothesis import strategies as st
 from datastore.etcdpb import kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
 from tests.support.client import Client, WatchStream
-from tests.support.etcd import etcd
+from tests.support.pair import Pair
 from tests.support.programs import PRELUDE, comparable, placed, requests, same_events
-from tests.support.running import Server
-from tests.support.servers import Binaries
-from tests.support.shim import shim
 
 METHODS: dict[type[Message], tuple[str, type[Message]]] = {
     pb.RangeRequest: ("KV/Range", pb.RangeResponse),
@@ -132,47 +125,6 @@ async def agree(ours: Client, etcds: Client, request: Message) -> None:
         assert streams[0] == streams[1]
 
 
-class Pair:
-    """Both servers, each with a connection, on one event loop."""
-
-    def __init__(self, servers: tuple[Server, Server]) -> None:
-        self._servers = servers
-        self._runner = asyncio.Runner()
-        self._clients = self._runner.run(self._connect())
-
-    async def _connect(self) -> tuple[Client, Client]:
-        ours, etcds = (Client(server.target) for server in self._servers)
-        return ours, etcds
-
-    def run(self, program: list[Message]) -> None:
-        """Run a program on both."""
-        self._runner.run(compare(*self._clients, program))
-
-    def close(self) -> None:
-        """Hang up."""
-        for client in self._clients:
-            self._runner.run(client.__aexit__())
-        self._runner.close()
-
-
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
-def pair(
-    request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pair]:
-    """Start a shim and an etcd."""
-    directory: Path = tmp_path_factory.mktemp("differential")
-    servers = shim(directory, request.param), etcd(binaries.etcd, directory)
-    try:
-        for server in servers:
-            server.start()
-        both = Pair(servers)
-        yield both
-        both.close()
-    finally:
-        for server in servers:
-            server.close()
-
-
 def run(pair: Pair, examples: int, steps: int) -> None:
     @settings(
         max_examples=examples,
@@ -181,7 +133,7 @@ def run(pair: Pair, examples: int, steps: int) -> None:
     )
     @given(st.lists(requests, min_size=steps // 3, max_size=steps))
     def programs(program: list[Message]) -> None:
-        pair.run(program)
+        pair.run(compare, program)
 
     programs()
 
