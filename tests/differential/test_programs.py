@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc.aio
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from datastore.etcdpb import kv_pb2
@@ -120,13 +122,15 @@ async def agree(ours: Client, etcds: Client, request: Message) -> None:
         assert same_events(outcomes[0], outcomes[1])
         return
     assert outcomes[0] == outcomes[1]
-    if isinstance(request, pb.RangeRequest):
+    # With a sort target etcd 3.7.3 sorts inside each chunk, and loses and repeats keys.
+    if isinstance(request, pb.RangeRequest) and not request.sort_target:
         streams = [await streamed(client, request) for client in (ours, etcds)]
         assert streams[0] == streams[1]
 
 
-def run(pair: Pair, examples: int, steps: int) -> None:
+def run(pair: Pair, examples: int, steps: int, phases: Sequence[Phase]) -> None:
     @settings(
+        phases=phases,
         max_examples=examples,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -139,10 +143,10 @@ def run(pair: Pair, examples: int, steps: int) -> None:
 
 
 def test_short_programs_have_the_same_answers(pair):
-    run(pair, examples=60, steps=25)
+    run(pair, examples=60, steps=25, phases=[Phase.generate])  # shrinking takes minutes
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_long_programs_have_the_same_answers(pair):
-    run(pair, examples=2000, steps=60)
+    run(pair, examples=2000, steps=60, phases=[Phase.generate, Phase.shrink])
