@@ -15,15 +15,11 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from datastore import config as configuration
 from datastore.errors import CertificateError, DatastoreError, UnusablePath
-from datastore.schema import Config
-from supervisor.binaries import BinaryError
 from supervisor.console import set_up_logging, status_summary, status_table
 from supervisor.errors import NotRunning, SupervisorError
 from supervisor.logview import component_logs, follow, show
 from supervisor.place import Place, admin_kubeconfig, log_dir
-from supervisor.progress import TerminalProgress
 from supervisor.release import byre_version
 
 EPILOG = """\b
@@ -103,6 +99,7 @@ def controller(
     everything in reverse order; a second one kills.
     """
     from supervisor.controller import Order, run_controller
+    from supervisor.progress import TerminalProgress
 
     set_up_logging(verbose=verbose)
     place = _place(context, config, data_dir)
@@ -156,7 +153,7 @@ def status(
 
     Exits with 0 when everything is ready, 1 when something is not, 7 when nothing runs.
     """
-    from supervisor.status import ask_status
+    from supervisor.statusclient import ask_status
 
     answer = ask_status(_place(context, config, data_dir).paths.run_dir)
     if output == "json":
@@ -230,6 +227,8 @@ def kubectl(place: Place, arguments: tuple[str, ...]) -> NoReturn:
 
     Another data directory is chosen before the command: byre --data-dir DIR kubectl ...
     """
+    from supervisor.progress import TerminalProgress
+
     path = _read_kubeconfig(place)
     with TerminalProgress(Console(stderr=True)) as progress:
         binary = place.binaries(place.load(), progress).obtain("kubectl")
@@ -241,7 +240,9 @@ def kubectl(place: Place, arguments: tuple[str, ...]) -> NoReturn:
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text")
 def version(output: str) -> None:
     """Show the version of byre and of the Kubernetes that it runs by default."""
-    known = {"byre": byre_version(), "kubernetes": Config().spec.kubernetes.version}
+    from datastore.schema import KUBERNETES_VERSION
+
+    known = {"byre": byre_version(), "kubernetes": KUBERNETES_VERSION}
     if output == "json":
         click.echo(json.dumps(known))
     else:
@@ -276,7 +277,9 @@ def config_group() -> None:
 @config_group.command("create")
 def config_create() -> None:
     """Print a configuration with every default in it."""
-    click.echo(configuration.example(), nl=False)
+    from datastore.config import example
+
+    click.echo(example(), nl=False)
 
 
 @config_group.command("validate")
@@ -305,16 +308,22 @@ def _read_kubeconfig(place: Place) -> Path:
     return path
 
 
+def _binary_error() -> type[Exception]:
+    from supervisor.binaries import BinaryError
+
+    return BinaryError
+
+
 def main() -> NoReturn:
     """Run the command line; foreseeable failures are a message and an exit code."""
     try:
         cli(standalone_mode=True)
+    except SystemExit:
+        raise  # the usual end; nothing more is imported to compare it with
     except (UnusablePath, CertificateError) as error:
         _fail(str(error), 4)
     except DatastoreError as error:
         _fail(str(error), 3)
-    except BinaryError as error:
-        _fail(str(error), 5)
     except SupervisorError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -323,6 +332,8 @@ def main() -> NoReturn:
         # `byre logs | head`: the reader has had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except _binary_error() as error:
+        _fail(str(error), 5)
     sys.exit(0)
 
 

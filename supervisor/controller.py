@@ -22,12 +22,12 @@ from supervisor.child import SystemSpawner
 from supervisor.errors import ForeignStore, PreflightFailed, StartFailed
 from supervisor.identity import IdentityGuard
 from supervisor.orphans import Orphan, end_orphans, find_orphans
-from supervisor.place import log_dir, owner
+from supervisor.place import log_dir, owner, socket_path
 from supervisor.plan import Plan, component_names, listeners, make_plan
 from supervisor.preflight import DataDirLock, check_directories, check_ports
 from supervisor.release import byre_version
 from supervisor.runtime import Runtime
-from supervisor.status import Status, describe, serve_status, socket_path
+from supervisor.status import Status, describe, serve_status
 
 T = TypeVar("T")
 

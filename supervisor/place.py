@@ -5,13 +5,15 @@ Imported by every command, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from datastore import config as configuration
 from datastore.paths import Paths
-from datastore.schema import Config
-from supervisor.binaries import Binaries
-from supervisor.progress import SILENT, Report
+
+if TYPE_CHECKING:
+    from datastore.schema import Config
+    from supervisor.binaries import Binaries
 
 
 class Place:
@@ -28,15 +30,21 @@ class Place:
 
     def load(self) -> Config:
         """Read the configuration; a file that was named must exist."""
+        from datastore import config as configuration
+
         return configuration.load(self.paths.config_file, optional=self.config_file is None)
 
-    def binaries(self, config: Config, progress: Report = SILENT) -> Binaries:
-        """Return the finder of executables."""
+    def binaries(self, config: Config, progress: Callable[[Any], None] | None = None) -> Binaries:
+        """Return the finder of executables, which tells `progress` what it does."""
+        from datastore.config import explicit_binaries
+        from supervisor.binaries import Binaries
+        from supervisor.progress import SILENT
+
         return Binaries(
             self.paths.cache_dir,
             kubernetes=config.spec.kubernetes.version,
-            explicit=configuration.explicit_binaries(config),
-            progress=progress,
+            explicit=explicit_binaries(config),
+            progress=progress or SILENT,
         )
 
 
@@ -53,3 +61,8 @@ def log_dir(paths: Paths) -> Path:
 def admin_kubeconfig(paths: Paths) -> Path:
     """Return the administrator's kubeconfig."""
     return paths.pki_dir / "admin.conf"
+
+
+def socket_path(run_dir: Path) -> Path:
+    """Return where the status API listens."""
+    return run_dir / "status.sock"

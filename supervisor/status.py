@@ -1,34 +1,26 @@
-"""What byre tells about itself: a JSON API on a unix socket, and how it is asked."""
+"""What byre tells about itself: a JSON API on a unix socket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from supervisor.errors import NotRunning
 from supervisor.lifecycle import State
 from supervisor.runtime import Runtime, Supervised
 
 Status = Mapping[str, Any]
 """What ``GET /status`` answers: plain JSON, documented in supervisor/README.md."""
-
-
-def socket_path(run_dir: Path) -> Path:
-    """Return where the API listens."""
-    return run_dir / "status.sock"
 
 
 def describe(runtime: Runtime, about: Mapping[str, Any], now: float) -> Status:
@@ -118,24 +110,3 @@ def _listen(path: Path) -> socket.socket:
     listener.listen(16)
     listener.settimeout(0)
     return listener
-
-
-def ask_status(run_dir: Path) -> Status:
-    """Return what a running byre says; raises NotRunning."""
-    path = socket_path(run_dir)
-    try:
-        # Asked before httpx is: it does not close a socket that cannot be connected.
-        with socket.socket(socket.AF_UNIX) as attempt:
-            attempt.connect(str(path))
-        transport = httpx.HTTPTransport(uds=str(path))
-        with httpx.Client(transport=transport, timeout=10) as client:
-            content = client.get("http://byre/status").raise_for_status().json()
-    except PermissionError as error:
-        raise NotRunning(f"cannot open {path}: permission denied; try as root") from error
-    except (OSError, httpx.HTTPError, json.JSONDecodeError) as error:
-        raise NotRunning(
-            f"no byre answers at {path}; start one with `byre controller`, or name its data "
-            "directory with --data-dir"
-        ) from error
-    assert isinstance(content, dict)
-    return content

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from supervisor.console import status_summary, status_table
 from supervisor.errors import NotRunning
-from supervisor.status import ask_status, serve_status, socket_path
+from supervisor.place import socket_path
+from supervisor.status import serve_status
+from supervisor.statusclient import ask_status
 
 
 def process(**changes: Any) -> dict[str, Any]:
