@@ -29,9 +29,9 @@ class Headers:
     def at(self, revision: int) -> bytes:
         """Return the header with this revision. Hot: the last one is kept."""
         if revision != self._revision:
+            field = b"\x18" + varint(revision) if revision else b""
+            self._last = frame(_FIELD_1, self._ids + field + self._term)
             self._revision = revision
-            body = self._ids + b"\x18" + varint(revision) + self._term
-            self._last = frame(_FIELD_1, body)
         return self._last
 
 

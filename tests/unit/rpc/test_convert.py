@@ -49,6 +49,7 @@ def test_a_header_is_what_protobuf_would_have_written(revision: int) -> None:
     expected = pb.CompactionResponse(header=header(revision)).SerializeToString()
     assert HEADERS.at(revision) == expected
     assert HEADERS.at(revision) == expected
+    assert HEADERS.at(0) == HEADERS.without_revision
 
 
 def test_headers_of_members_and_of_nested_operations() -> None:
