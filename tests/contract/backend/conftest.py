@@ -13,6 +13,7 @@ import pytest
 from datastore.shim.backends.api import Backend
 from datastore.shim.backends.memory import Log, MemoryBackend
 from datastore.shim.backends.sqlite import SQLiteBackend
+from tests.support.quick_disk import quick_directory
 
 
 class Clock:
@@ -77,6 +78,13 @@ def opened(place: Place) -> Iterator[Backend]:
     backend.open()
     yield backend
     backend.close()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory in memory instead of pytest's own."""
+    with quick_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(params=PLACES | SHARED_PLACES)

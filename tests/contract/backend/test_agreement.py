@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from hypothesis import settings
@@ -14,9 +13,7 @@ from datastore.shim.backends.limits import NO_BATCH
 from datastore.shim.backends.memory import MemoryBackend
 from datastore.shim.backends.sqlite import SQLiteBackend
 from tests.support import batches
-
-IN_MEMORY = Path("/dev/shm")
-"""Where syncs cost nothing, since each program has a store of its own."""
+from tests.support.quick_disk import make_directory
 
 small = st.integers(1, 6)
 
@@ -26,9 +23,7 @@ class TwoBackends(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._directory = tempfile.TemporaryDirectory(
-            dir=IN_MEMORY if IN_MEMORY.is_dir() else None
-        )
+        self._directory = make_directory()
         self.path = Path(self._directory.name, "state.db")
         self.model = MemoryBackend()
         self.head = self.model.open()

@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 
 from datastore.shim.backends.sqlite import SQLiteBackend
+from tests.support.quick_disk import quick_directory
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory in memory instead of pytest's own."""
+    with quick_directory() as directory:
+        yield directory
 
 
 @pytest.fixture
