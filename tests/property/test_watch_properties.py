@@ -230,13 +230,17 @@ def check(scene: Scene) -> None:
     st.lists(steps, min_size=20, max_size=80),
     st.sampled_from([0, 300, 1 << 20]),
     st.sampled_from([0, 2000, 1 << 20]),
+    st.sampled_from([0, 150]),
 )
 def test_watches_keep_the_nine_properties(
-    program: Sequence[Step], cache_bytes: int, ring_bytes: int
+    program: Sequence[Step], cache_bytes: int, ring_bytes: int, stream_bytes: int
 ) -> None:
     async def main() -> None:
         world = World(
-            cache_bytes=cache_bytes, ring_bytes=ring_bytes, stream_bytes=200, fragment_bytes=120
+            cache_bytes=cache_bytes,
+            ring_bytes=ring_bytes,
+            stream_bytes=stream_bytes,
+            fragment_bytes=120,
         )
         await play(Scene(world), program)
 
