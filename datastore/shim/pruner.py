@@ -70,6 +70,9 @@ class Pruner:
     async def _prune(self, revision: int) -> None:
         """Delete the garbage of all compactions up to `revision`."""
         async with self._busy:
-            rows = self._replica.store.collect(revision)
+            store = self._replica.store
+            while store.tidy():  # in steps, so that requests are answered between them
+                await asyncio.sleep(0)
+            rows = store.collect(revision)
             if rows:
                 await self._replica.lanes.upkeep(self._replica.backend.prune, revision, rows)

@@ -113,10 +113,13 @@ class Reader:
     async def _render(self, op: Range, selection: Selection) -> RangeResult:
         """Encode one selection; what is fetched meanwhile belongs to it, whatever is written."""
         store = self._replica.store
-        try:
-            return store.render(op, selection)
-        except MissingValues as missing:
-            return store.render(op, selection, await self._replica.values(missing.ids))
+        values: dict[RowId, bytes] = {}
+        while True:
+            try:
+                return store.render(op, selection, values)
+            except MissingValues as missing:
+                # Again and again: what was cached may have been evicted during the fetch.
+                values.update(await self._replica.values(missing.ids))
 
     async def _fetch(self, ids: Sequence[RowId]) -> dict[RowId, bytes]:
         """Fetch values for an evaluation that is tried again: what pruning took is not needed."""

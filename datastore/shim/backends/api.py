@@ -117,7 +117,7 @@ class Batch(NamedTuple):
     kinds: Kinds
     rows: Sequence[Row] = ()
     granted: Sequence[tuple[int, int]] = ()  # (lease id, ttl seconds)
-    dropped: Sequence[int] = ()  # lease ids
+    dropped: Sequence[int] = ()  # lease ids, dropped before others are granted
     auth: AuthState | None = None
     alarms: Sequence[Alarm] | None = None  # the whole set afterwards
     compacted: int | None = None

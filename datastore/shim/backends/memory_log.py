@@ -144,10 +144,10 @@ class Log:
             self.rows[row.meta.id] = row
             self._in_use += _weigh(row)
         now = self.clock()
-        for lease, ttl in batch.granted:
-            self.leases[lease] = StoredLease(ttl, now + ttl)
         for lease in batch.dropped:
             self.leases.pop(lease, None)
+        for lease, ttl in batch.granted:
+            self.leases[lease] = StoredLease(ttl, now + ttl)
         if batch.auth is not None:
             self.auth = batch.auth
         if batch.alarms is not None:

@@ -340,12 +340,13 @@ def _for_shared_stores(operation: str) -> BackendError:
 
 def _write_state(writer: sqlite3.Connection, batch: Batch) -> None:
     """Write what a batch changes besides keys."""
-    if batch.granted:
-        writer.executemany("INSERT OR REPLACE INTO byre_lease VALUES (?, ?)", batch.granted)
+    # Dropped first: one batch may revoke a lease and grant its id again.
     if batch.dropped:
         writer.executemany(
             "DELETE FROM byre_lease WHERE id = ?", [(lease,) for lease in batch.dropped]
         )
+    if batch.granted:
+        writer.executemany("INSERT OR REPLACE INTO byre_lease VALUES (?, ?)", batch.granted)
     if batch.compacted is not None:
         writer.execute("UPDATE byre_head SET compacted = ?", (batch.compacted,))
     if batch.alarms is not None:

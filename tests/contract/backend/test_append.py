@@ -108,6 +108,13 @@ def test_leases_are_granted_and_dropped(backend: Backend) -> None:
     assert [lease.id for lease in backend.leases()] == [2**62]
 
 
+def test_a_lease_that_one_batch_revokes_and_grants_again_is_there(backend: Backend) -> None:
+    head = batches.commit(backend, batches.grant(backend.head(), (7, 60)))
+    again = batches.grant(head, (7, 90))._replace(dropped=[7])
+    batches.commit(backend, again)
+    assert [(lease.id, lease.ttl) for lease in backend.leases()] == [(7, 90)]
+
+
 def test_rows_keep_their_lease_and_versions(backend: Backend) -> None:
     meta = batches.put(2).meta._replace(lease=2**62, version=5)
     row = batches.put(2)._replace(meta=meta)
