@@ -2,7 +2,7 @@
 
 Life of a batch: take what waits, evaluate each write in order on an overlay of the index, append
 all of it in one commit, apply, publish, answer. Reads never see what is not committed. A commit's
-fate is decided by its row in the log, never guessed: see `settle`. The rules are those of
+fate is decided by its row in the log, never guessed: see settle.py. The rules are those of
 design.md section 3; the loop is that of its reference log.md, section I.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 from collections import deque
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ from datastore.shim.backends.api import (
     Corrupt,
     Diverged,
     Full,
-    Kinds,
     Moved,
     OutcomeUnknown,
     RowId,
@@ -46,13 +44,13 @@ from datastore.shim.mvcc.ops import Compact, DeleteRange, LeaseRevoke, Result, W
 from datastore.shim.mvcc.overlay import Overlay
 from datastore.shim.mvcc.store import MissingValues
 from datastore.shim.replica import Replica
+from datastore.shim.settle import Forgotten, settle
 
 log = logging.getLogger(__name__)
 
 CONTENTION_SECONDS = 1.0
 """After another server's commit, turns are taken for this long (log.md A9)."""
 BACKOFF_SECONDS = 0.05
-MAX_BACKOFF_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -77,10 +75,6 @@ class WriterStats:
     settled: int = 0
     largest: int = 0
     sizes: deque[int] = field(default_factory=lambda: deque(maxlen=1024))
-
-
-class Forgotten(Exception):
-    """The commit row that would decide a batch's fate was pruned."""
 
 
 class Writer:
@@ -277,10 +271,12 @@ class Writer:
         except OutcomeUnknown as error:
             log.warning("a commit's reply was lost: %s", error)
         try:
-            return await self.settle(batch, waiting)
+            result = await settle(self._replica, batch, lambda: _expire(waiting))
         except Forgotten:
             await self._replica.reload()
             raise TimedOut from None
+        self.stats.settled += 1
+        return result
 
     async def _evaluate(self, waiting: Sequence[Pending]) -> Overlay:
         """Evaluate in order; a write that fails leaves no trace. Hot.
@@ -315,59 +311,6 @@ class Writer:
         return result
 
     # -- when things go wrong ---------------------------------------------------------------
-
-    async def settle(self, batch: Batch, waiting: Sequence[Pending]) -> Appended | Moved:
-        """Decide the fate of a batch whose reply was lost; the only place that does.
-
-        The row at ``expected + 1`` decides: ours = applied, another's = never applied, none =
-        undecided. While there is none, an empty batch is appended at the same place: it waits
-        behind a sleeping transaction of ours or keeps it from ever succeeding (log.md A1).
-
-        Raises:
-            Forgotten: The row was pruned; only after hours.
-        """
-        delay = BACKOFF_SECONDS
-        while True:
-            try:
-                return await self._look(batch)
-            except (Unavailable, OutcomeUnknown) as error:
-                self._replica.health.away(str(error))
-            _expire(waiting)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            delay = min(delay * 2, MAX_BACKOFF_SECONDS)
-
-    async def _look(self, batch: Batch) -> Appended | Moved:
-        lanes, backend = self._replica.lanes, self._backend
-        while True:
-            decided = await self._decided(batch)
-            if decided is not None:
-                return decided
-            head = await lanes.append(backend.head)
-            if head.change > batch.expected:
-                # Committed between the two reads; only if the row is absent now was it pruned.
-                decided = await self._decided(batch)
-                if decided is None:
-                    raise Forgotten
-                return decided
-            if head.change < batch.expected:
-                raise Diverged(
-                    f"the log stands at commit {head.change}, below {batch.expected} that this "
-                    "server has applied: the database has lost commits"
-                )
-            fence = Batch(secrets.token_bytes(16), batch.expected, head.revision, Kinds.NONE)
-            fenced = await lanes.append(backend.append, fence)
-            if isinstance(fenced, Appended) and fenced.sync is not None:
-                await lanes.append(fenced.sync)
-
-    async def _decided(self, batch: Batch) -> Appended | Moved | None:
-        """Return what the row that decides says; None while there is none."""
-        lanes, backend = self._replica.lanes, self._backend
-        commit = await lanes.append(backend.commit, batch.expected + 1)
-        if commit is None:
-            return None
-        self.stats.settled += 1
-        head = await lanes.append(backend.head)
-        return Appended(head) if commit.batch == batch.batch else Moved(head)
 
     async def _away(self, waiting: list[Pending], error: Exception) -> list[Pending]:
         """The database cannot be reached: say so to all who wait, and rest before the next."""
