@@ -71,7 +71,7 @@ class Pruner:
         """Delete the garbage of all compactions up to `revision`."""
         async with self._busy:
             store = self._replica.store
-            while store.tidy():  # in steps, so that requests are answered between them
+            while store.tidy():  # noqa: ASYNC110 - in steps: requests are answered between
                 await asyncio.sleep(0)
             rows = store.collect(revision)
             if rows:

@@ -35,12 +35,19 @@ def test_flags_that_keep_something_take_nothing_in_its_place():
     check(Put(b"a", ignore_value=True, ignore_lease=True))
 
 
-@pytest.mark.parametrize("part", ["compares", "success", "failure"])
-def test_each_list_of_a_transaction_is_bounded(part):
-    item = compare() if part == "compares" else Range(b"a")
-    check(Txn()._replace(**{part: [item] * 128}))
+@pytest.mark.parametrize(
+    "filled",
+    [
+        lambda size: Txn(compares=[compare()] * size),
+        lambda size: Txn(success=[Range(b"a")] * size),
+        lambda size: Txn(failure=[Range(b"a")] * size),
+    ],
+    ids=["compares", "success", "failure"],
+)
+def test_each_list_of_a_transaction_is_bounded(filled):
+    check(filled(128))
     with pytest.raises(TooManyOps):
-        check(Txn()._replace(**{part: [item] * 129}))
+        check(filled(129))
 
 
 def test_a_nested_transaction_gets_what_is_left():

@@ -206,15 +206,20 @@ def test_a_read_of_the_revision_being_made_is_one_of_the_future(server):
         server.write(then(Put(b"a"), Range(b"a", revision=2)))
 
 
-@pytest.mark.parametrize("flag", ["ignore_value", "ignore_lease"])
-def test_keeping_what_the_same_transaction_has_deleted_is_an_error_without_effect(server, flag):
+@pytest.mark.parametrize(
+    "ignoring",
+    [Put(b"a", ignore_value=True), Put(b"a", ignore_lease=True)],
+    ids=["value", "lease"],
+)
+def test_keeping_what_the_same_transaction_has_deleted_is_an_error_without_effect(
+    server, ignoring
+):
     server.write(*puts(b"a", b"b"))
     overlay = Overlay(server.store, {})
     overlay.evaluate(Put(b"b", b"2"))
     overlay.evaluate(Put(b"b", b"3"))
     before = trace(overlay)
     with pytest.raises(KeyNotFound):
-        ignoring = Put(b"a")._replace(**{flag: True})
         overlay.evaluate(then(Put(b"c"), DeleteRange(b"a", b"\0"), ignoring))
     assert trace(overlay) == before
     assert value_of(overlay.find(b"b").framed or b"") == b"3"
