@@ -104,19 +104,19 @@ puts = st.tuples(st.sampled_from(KEYS), st.binary(max_size=40)).map(lambda it: P
 deletes = st.sampled_from([DeleteRange(b"a/1"), DeleteRange(b"b"), DeleteRange(b"a/", b"a0")])
 writes = st.lists(st.one_of(puts, puts, deletes), min_size=1, max_size=4)
 rarely = st.sampled_from([False, False, False, True])
+registers = st.builds(
+    Register,
+    streams,
+    st.integers(0, len(RANGES) - 1),
+    st.integers(-2, 12),
+    st.booleans(),
+    rarely,
+    rarely,
+    st.booleans(),
+)
 steps: st.SearchStrategy[Step] = st.one_of(
-    st.builds(Commit, writes),
-    st.builds(Commit, writes),
-    st.builds(
-        Register,
-        streams,
-        st.integers(0, len(RANGES) - 1),
-        st.integers(-2, 12),
-        st.booleans(),
-        rarely,
-        rarely,
-        st.booleans(),
-    ),
+    *[st.builds(Commit, writes) for _ in range(8)],
+    registers,
     st.builds(Cancel, st.integers(0, 20)),
     st.builds(Compaction, st.integers(0, 6), st.booleans()),
     st.builds(Stall, streams),
