@@ -267,10 +267,15 @@ KEPT = (
 
 
 def _objects(plane: ControlPlane) -> dict[str, tuple[str, str]]:
+    """Return uid and resourceVersion of everything that nobody writes by itself.
+
+    Aggregated cluster roles are rewritten at each start, by the API server's bootstrap and then
+    by the aggregation controller: of those only the uid has to stay.
+    """
     return {
         f"{path}/{item['metadata'].get('namespace', '')}/{item['metadata']['name']}": (
             item["metadata"]["uid"],
-            item["metadata"]["resourceVersion"],
+            "" if item.get("aggregationRule") else item["metadata"]["resourceVersion"],
         )
         for path in KEPT
         for item in plane.get(path)["items"]
