@@ -93,8 +93,43 @@ class Call(Protocol):
         """Add a trailer to the answer."""
 
 
-Unary = Callable[[Call, bytes], "bytes | Awaitable[bytes]"]
-"""Bytes: answered in this turn of the loop. An error is raised as RpcError."""
+class Later:
+    """An answer that is given later, without a task or a future: once, by `answer` or `refuse`.
+
+    Whoever waits is called at once, in the order in which answers are given: a batch of writes
+    is answered in one go.
+    """
+
+    __slots__ = ("_body", "_error", "_taker")
+
+    def __init__(self) -> None:
+        self._body: bytes | None = None
+        self._error: RpcError | None = None
+        self._taker: Callable[[bytes | None, RpcError | None], None] | None = None
+
+    def take(self, taker: Callable[[bytes | None, RpcError | None], None]) -> None:
+        """Hand the answer, which may be there already, to `taker`: a body or an error. Hot."""
+        if self._body is None and self._error is None:
+            self._taker = taker
+        else:
+            taker(self._body, self._error)
+
+    def answer(self, body: bytes) -> None:
+        """Answer. Hot."""
+        self._body = body
+        if self._taker is not None:
+            self._taker(body, None)
+
+    def refuse(self, error: RpcError) -> None:
+        """Answer with an error."""
+        self._error = error
+        if self._taker is not None:
+            self._taker(None, error)
+
+
+Unary = Callable[[Call, bytes], "bytes | Later | Awaitable[bytes]"]
+"""Bytes: answered in this turn of the loop. `Later`: by whoever works on it, without a task.
+An error is raised as RpcError."""
 Stream = Callable[[Call], Awaitable[None]]
 """Server-streaming and bidirectional alike; returning is OK, cancelled when the call is done."""
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from datastore.shim.transport.api import Code, Limits, RpcError, Stream, TlsFiles, Unary
+from datastore.shim.transport.api import Code, Later, Limits, RpcError, Stream, TlsFiles, Unary
 from datastore.shim.transport.certificates import CertificateFiles
 from datastore.shim.transport.grpcio_call import GrpcioCall, StreamCall, check_size
 
@@ -98,7 +98,9 @@ class GrpcioTransport:
             try:
                 check_size(request, max_recv)
                 answer = handler(GrpcioCall(path, context), request)
-                return answer if isinstance(answer, bytes) else await answer
+                if isinstance(answer, bytes):
+                    return answer
+                return await (_await_later(answer) if isinstance(answer, Later) else answer)
             except RpcError as error:
                 await _abort(context, error)
             except Exception as error:  # noqa: BLE001 - the boundary that logs
@@ -151,6 +153,21 @@ class _Methods(grpc.GenericRpcHandler):
             await _abort(context, RpcError(Code.UNIMPLEMENTED, text))
 
         return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def _await_later(later: Later) -> bytes:
+    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def take(body: bytes | None, error: RpcError | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(body or b"")
+
+    later.take(take)
+    return await future
 
 
 def _unexpected(path: str, error: Exception) -> RpcError:
