@@ -68,6 +68,8 @@ class ControlPlane:
         self.config = directory / "byre.yaml"
         self.port = write_config(self.config, storage, **api)
         self.lines: list[str] = []
+        # kubectl keeps what a server offers by its port, and ports come again.
+        self._cache = directory / "kubectl"
         self._byre: subprocess.Popen[str] | None = None
         self._client: httpx.Client | None = None
 
@@ -157,11 +159,11 @@ class ControlPlane:
         """Run `byre kubectl`, which must succeed; return what it prints."""
         done = subprocess.run(
             [*BYRE, *self.place, "kubectl", *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "KUBECACHEDIR": str(self._cache)},
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr

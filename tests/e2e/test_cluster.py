@@ -91,11 +91,31 @@ def test_an_update_of_something_stale_is_a_conflict(plane: ControlPlane) -> None
 
 def test_a_custom_resource_can_be_defined_and_used(plane: ControlPlane) -> None:
     plane.kubectl("apply", "-f", "-", stdin=WIDGETS)
-    plane.kubectl(
-        "wait", "--for=condition=Established", "--timeout=60s", "crd/widgets.example.com"
-    )
+    eventually(lambda: _is_established(plane), "the definition is established", 120)
+    eventually(lambda: _is_discovered(plane), "the new resource is discovered", 120)
     plane.kubectl("apply", "--server-side", "-f", "-", stdin=WIDGET)
     assert json.loads(plane.kubectl("get", "widget", "small", "-o", "json"))["spec"]["size"] == 3
+
+
+def _is_established(plane: ControlPlane) -> bool:
+    # `kubectl wait` fails on a definition that has no conditions yet.
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com"
+    conditions = plane.get(path).get("status", {}).get("conditions") or []
+    return ("Established", "True") in {(one["type"], one["status"]) for one in conditions}
+
+
+def _is_discovered(plane: ControlPlane) -> bool:
+    # What kubectl reads: a definition is established a moment before it is in there.
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    answer = plane.api.get("/apis", headers={"Accept": accept})
+    resources = (
+        resource["resource"]
+        for group in answer.json()["items"]
+        if group["metadata"]["name"] == "example.com"
+        for version in group["versions"]
+        for resource in version.get("resources", [])
+    )
+    return "widgets" in resources
 
 
 def test_a_deployment_goes_through_the_controllers(plane: ControlPlane) -> None:
@@ -114,7 +134,7 @@ def test_a_deployment_goes_through_the_controllers(plane: ControlPlane) -> None:
             == ["Unschedulable"] * 2
         ),
         "two pods wait for a node",
-        90,
+        240,
     )
     assert {pod["status"]["phase"] for pod in pods()} == {"Pending"}
 
@@ -122,7 +142,7 @@ def test_a_deployment_goes_through_the_controllers(plane: ControlPlane) -> None:
 def test_a_deleted_namespace_takes_its_objects_along(plane: ControlPlane) -> None:
     path = plane.namespace("short-lived")
     plane.create(f"{path}/configmaps", {"metadata": {"name": "a"}})
-    plane.kubectl("delete", "namespace", "short-lived", "--timeout=90s")
+    plane.kubectl("delete", "namespace", "short-lived", "--timeout=240s")
     assert plane.api.get(path).status_code == 404
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +20,29 @@ ANY_RANGE = b"\x0a\x01\x00"
 """RangeRequest of the key NUL."""
 
 
+LOWEST_PORT = 10_000
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# pytest-randomly seeds the usual generator alike in every process of a run.
+_chance = random.SystemRandom()
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on and that this process was never given before.
+
+    It is below the range from which the kernel takes the ports of clients: one from there may be
+    taken by anybody's connection before the server listens, or while it is restarted; even by a
+    client that waits for that server, which then talks to itself.
+    """
+    first = int(EPHEMERAL.read_text().split()[0])
+    end = first if first > LOWEST_PORT + 1000 else 65_536
+    while True:
+        port = _chance.randrange(LOWEST_PORT, end)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class Listen(NamedTuple):
