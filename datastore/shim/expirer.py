@@ -81,7 +81,7 @@ class Expirer:
         await self._promote_after_gap()
         for lease in await self._overdue():
             try:
-                await self._writer.submit(LeaseRevoke(lease), 0)
+                await self._writer.write(LeaseRevoke(lease), 0)
             except LeaseNotFound:
                 continue  # another server, or the client, was first
         self._last = _now()

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from datastore.shim.backends.api import (
@@ -53,16 +53,40 @@ CONTENTION_SECONDS = 1.0
 BACKOFF_SECONDS = 0.05
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A write that waits for its answer."""
+Taker = Callable[["Result | None", "ShimError | None"], None]
+"""Whom a write's answer is given to: a result, or why there is none."""
 
-    write: Write
-    size: int
-    deadline: float | None
-    future: asyncio.Future[Result]
-    result: Result | None = None
-    error: ShimError | None = None
+
+class Pending:
+    """A write that waits for its answer, which it is given once. Hot: plain slots."""
+
+    __slots__ = ("_taker", "deadline", "done", "error", "result", "size", "write")
+
+    def __init__(self, write: Write, size: int, deadline: float | None, taker: Taker) -> None:
+        self.write = write
+        self.size = size
+        self.deadline = deadline
+        self.done = False
+        """Whether it has its answer, or nobody wants one any more."""
+        self.result: Result | None = None
+        self.error: ShimError | None = None
+        self._taker = taker
+
+    def answer(self) -> None:
+        """Hand out what evaluation found, once it is durable. Hot."""
+        if not self.done:
+            self.done = True
+            self._taker(None if self.error is not None else self.result, self.error)
+
+    def fail(self, error: ShimError) -> None:
+        """Answer with an error."""
+        if not self.done:
+            self.done = True
+            self._taker(None, error)
+
+    def abandon(self) -> None:
+        """Note that nobody waits: what is not yet evaluated never will be."""
+        self.done = True
 
 
 @dataclass(slots=True)
@@ -104,13 +128,14 @@ class Writer:
         self._running = False
 
     def submit(
-        self, write: Write, size: int, deadline: float | None = None
-    ) -> asyncio.Future[Result]:
-        """Queue a write and return the future of its answer. Hot.
+        self, write: Write, size: int, taker: Taker, deadline: float | None = None
+    ) -> Pending:
+        """Queue a write whose answer is given to `taker`, in the order of the batch. Hot.
 
         Args:
             write: What to do; already checked.
             size: Bytes of the request, for the bounds of queue and batch.
+            taker: Takes the answer; it must not raise.
             deadline: On the loop's clock; a write that waits past it is dropped unevaluated.
 
         Raises:
@@ -121,12 +146,30 @@ class Writer:
             raise Stopped
         if len(self._queue) >= self._max_waiting or self._queued_bytes > self._max_waiting_bytes:
             raise TooManyRequests
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(Pending(write, size, deadline, future))
+        pending = Pending(write, size, deadline, taker)
+        self._queue.append(pending)
         self._queued_bytes += size
         if not self._wake.is_set():
             self._wake.set()
-        return future
+        return pending
+
+    async def write(self, write: Write, size: int, deadline: float | None = None) -> Result:
+        """Queue a write and wait for its answer, or raise it. As `submit` otherwise."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def take(result: Result | None, error: ShimError | None) -> None:
+            if future.done():
+                return  # cancelled in this very turn
+            if result is not None:
+                future.set_result(result)
+            elif error is not None:
+                future.set_exception(error)
+
+        pending = self.submit(write, size, take, deadline)
+        try:
+            return await future
+        finally:
+            pending.abandon()
 
     async def run(self) -> None:
         """Write for ever, until `stop`; what waits then is still written."""
@@ -173,10 +216,10 @@ class Writer:
                 break
             pending = queue.popleft()
             self._queued_bytes -= pending.size
-            if pending.future.done():
+            if pending.done:
                 continue
             if pending.deadline is not None and pending.deadline <= now:
-                pending.future.set_exception(TimedOut())
+                pending.fail(TimedOut())
                 continue
             size += pending.size
             waiting.append(pending)
@@ -239,7 +282,7 @@ class Writer:
         if isinstance(result, Moved):
             self.stats.lost += 1
             await replica.catch_up()
-            return [p for p in waiting if not p.future.done()]
+            return [p for p in waiting if not p.done]
         commit = Commit(expected + 1, batch.revision, batch.batch, batch.kinds)
         replica.apply(commit, overlay.applied())
         replica.health.serve()
@@ -346,13 +389,7 @@ class Writer:
     def _answer(self, waiting: Sequence[Pending]) -> None:
         """Hand out the answers in the order of the batch. Hot."""
         for pending in waiting:
-            future = pending.future
-            if future.done():
-                continue
-            if pending.error is not None:
-                future.set_exception(pending.error)
-            elif pending.result is not None:
-                future.set_result(pending.result)
+            pending.answer()
 
 
 def _to_batch(overlay: Overlay, expected: int) -> Batch:
@@ -371,13 +408,12 @@ def _to_batch(overlay: Overlay, expected: int) -> Batch:
 
 def _fail(waiting: Sequence[Pending] | deque[Pending], error: ShimError) -> None:
     for pending in waiting:
-        if not pending.future.done():
-            pending.future.set_exception(error)
+        pending.fail(error)
 
 
 def _expire(waiting: Sequence[Pending]) -> None:
     """Answer those whose deadline has passed: the outcome is unknown to them."""
     now = asyncio.get_running_loop().time()
     for pending in waiting:
-        if pending.deadline is not None and pending.deadline <= now and not pending.future.done():
-            pending.future.set_exception(TimedOut())
+        if pending.deadline is not None and pending.deadline <= now:
+            pending.fail(TimedOut())

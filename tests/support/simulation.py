@@ -145,7 +145,7 @@ class Server:
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def write(self, write: Write, deadline: float | None = None) -> object:
-        return await self.writer.submit(write, 64, deadline)
+        return await self.writer.write(write, 64, deadline)
 
     async def stop(self) -> None:
         for task in self._tasks[1:]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from datastore.etcdpb import rpc_pb2 as pb
-from datastore.shim.errors import RequestTooLarge
+from datastore.shim.errors import RequestTooLarge, ShimError
 from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.check import check
 from datastore.shim.mvcc.txn import is_read_only
@@ -17,8 +17,8 @@ from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Chunk, Reader
 from datastore.shim.rpc import convert
 from datastore.shim.rpc.quota import Quota, has_put
-from datastore.shim.rpc.service import Desk
-from datastore.shim.transport.api import Call, Code, RpcError
+from datastore.shim.rpc.service import Desk, to_refusal
+from datastore.shim.transport.api import Call, Code, Later, RpcError
 from datastore.shim.writer import Writer
 
 REQUEST_SECONDS: Final = 7.0
@@ -93,51 +93,74 @@ class KvService:
         tail = convert.range_tail(more=chunk.more, count=chunk.count)
         return b"".join((self._headers.at(chunk.revision), *chunk.kvs, tail))
 
-    async def put(self, call: Call, body: bytes) -> bytes:
-        """Put one key."""
+    def put(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
+        """Put one key. Hot."""
         self._check_size(body)
         op = convert.to_put(pb.PutRequest.FromString(body))
         check(op)
-        if self._quota.is_near(len(body)):
-            await self._quota.admit(len(body))
-        result = await self._submit(op, len(body))
-        assert isinstance(result, ops.PutResult)
-        return convert.from_put(self._headers.at(result.revision), result)
+        size = len(body)
+        if self._quota.is_near(size):
+            return self._write_within_quota(op, size)
+        return self._write(op, size)
 
-    async def delete_range(self, call: Call, body: bytes) -> bytes:
-        """Delete a range of keys."""
+    def delete_range(self, call: Call, body: bytes) -> Later:
+        """Delete a range of keys. Hot."""
         self._check_size(body)
         op = convert.to_delete_range(pb.DeleteRangeRequest.FromString(body))
         check(op)
-        result = await self._submit(op, len(body))
-        assert isinstance(result, ops.DeleteRangeResult)
-        return convert.from_delete_range(self._headers.at(result.revision), result)
+        return self._write(op, len(body))
 
-    async def txn(self, call: Call, body: bytes) -> bytes:
+    def txn(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
         """Run a transaction; one that only reads is a read. Hot."""
         op = convert.to_txn(pb.TxnRequest.FromString(body))
         check(op, self._limits.max_txn_ops)
-        result: ops.Result
         if is_read_only(op):
-            result = await self._reader.txn(op)
-        else:
-            self._check_size(body)
-            if self._quota.is_near(len(body)) and has_put(op):
-                await self._quota.admit(len(body))
-            result = await self._submit(op, len(body))
-        assert isinstance(result, ops.TxnResult)
-        return convert.from_txn(self._headers.at(result.revision), result)
+            return self._read_txn(op)
+        self._check_size(body)
+        size = len(body)
+        if self._quota.is_near(size) and has_put(op):
+            return self._write_within_quota(op, size)
+        return self._write(op, size)
 
     async def compact(self, call: Call, body: bytes) -> bytes:
         """Compact; with `physical`, answer when the old revisions have left the database."""
         request = pb.CompactionRequest.FromString(body)
-        result = await self._submit(ops.Compact(request.revision), len(body))
+        op = ops.Compact(request.revision)
+        result = await self._writer.write(op, len(body), self._now() + REQUEST_SECONDS)
         if request.physical:
             await self._pruner.physical()
         return self._headers.at(result.revision)
 
-    def _submit(self, op: ops.Write, size: int) -> asyncio.Future[ops.Result]:
-        return self._writer.submit(op, size, self._now() + REQUEST_SECONDS)
+    async def _read_txn(self, op: ops.Txn) -> bytes:
+        return self._encode(await self._reader.txn(op))
+
+    async def _write_within_quota(self, op: ops.Write, size: int) -> bytes:
+        await self._quota.admit(size)
+        return self._encode(await self._writer.write(op, size, self._now() + REQUEST_SECONDS))
+
+    def _write(self, op: ops.Write, size: int) -> Later:
+        """Queue a write, to be answered when its batch is durable: no task, no future. Hot."""
+        later = Later()
+
+        def take(result: ops.Result | None, error: ShimError | None) -> None:
+            if result is not None:
+                later.answer(self._encode(result))
+            elif error is not None:
+                later.refuse(to_refusal(error))
+
+        pending = self._writer.submit(op, size, take, self._now() + REQUEST_SECONDS)
+        later.abandon = pending.abandon
+        return later
+
+    def _encode(self, result: ops.Result) -> bytes:
+        """Return the answer to what a client wrote. Hot."""
+        header = self._headers.at(result.revision)
+        if isinstance(result, ops.TxnResult):
+            return convert.from_txn(header, result)
+        if isinstance(result, ops.PutResult):
+            return convert.from_put(header, result)
+        assert isinstance(result, ops.DeleteRangeResult)
+        return convert.from_delete_range(header, result)
 
     def _check_size(self, body: bytes) -> None:
         if len(body) > self._limits.max_bytes:

@@ -100,8 +100,8 @@ class LeaseService:
         )
         return self._header() + answer.SerializeToString()
 
-    def _submit(self, op: LeaseGrant | LeaseRevoke, size: int) -> asyncio.Future[Result]:
-        return self._writer.submit(op, size, self._now() + REQUEST_SECONDS)
+    async def _submit(self, op: LeaseGrant | LeaseRevoke, size: int) -> Result:
+        return await self._writer.write(op, size, self._now() + REQUEST_SECONDS)
 
     def _header(self) -> bytes:
         return self._headers.at(self._replica.store.revision)

@@ -107,7 +107,7 @@ class MaintenanceService:
         return self._answer_alarms([alarm] if known else [])
 
     async def _set(self, alarms: Sequence[Alarm], size: int) -> None:
-        await self._writer.submit(SetAlarms(alarms), size, self._now() + REQUEST_SECONDS)
+        await self._writer.write(SetAlarms(alarms), size, self._now() + REQUEST_SECONDS)
 
     def _answer_alarms(self, alarms: Sequence[Alarm]) -> bytes:
         members = [

@@ -56,7 +56,7 @@ class Quota:
         alarms = self._replica.store.alarms
         if self._alarm not in alarms:
             log.error("the database would grow above its quota", extra={"quota": self.limit})
-            await self._writer.submit(SetAlarms([*alarms, self._alarm]), 0)
+            await self._writer.write(SetAlarms([*alarms, self._alarm]), 0)
         raise NoSpace
 
     async def measure(self) -> None:

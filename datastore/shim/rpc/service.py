@@ -14,7 +14,7 @@ from datastore.shim.errors import CorruptStore, NoLeader, ShimError
 from datastore.shim.health import Health, State
 from datastore.shim.rpc.header import Headers
 from datastore.shim.rpc.status import to_rpc_error
-from datastore.shim.transport.api import Call, Code, RpcError, Stream, Transport, Unary
+from datastore.shim.transport.api import Call, Code, Later, RpcError, Stream, Transport, Unary
 
 LEADER_LOST_SECONDS = 3.0
 """etcd ends streams that want a leader three election timeouts after it lost its own."""
@@ -72,7 +72,7 @@ class Desk:
         handled, started, health = self.handled, self.started, self.health
         ok = (path, Code.OK)
 
-        def serve(call: Call, body: bytes) -> bytes | Awaitable[bytes]:  # hot
+        def serve(call: Call, body: bytes) -> bytes | Later | Awaitable[bytes]:  # hot
             started[path] += 1
             try:
                 if not health.serving:
@@ -83,11 +83,21 @@ class Desk:
             if isinstance(answer, bytes):
                 handled[ok] += 1
                 return answer
-            return self._later(path, answer)
+            if isinstance(answer, Later):
+                return self._count(path, answer)
+            return self._await(path, answer)
 
         return serve
 
-    async def _later(self, path: str, answer: Awaitable[bytes]) -> bytes:
+    def _count(self, path: str, answer: Later) -> Later:
+        handled = self.handled
+
+        def count(error: RpcError | None) -> None:
+            handled[path, Code.OK if error is None else error.code] += 1
+
+        return _noted(answer, count)
+
+    async def _await(self, path: str, answer: Awaitable[bytes]) -> bytes:
         try:
             body = await answer
         except _FAILURES as error:
@@ -152,15 +162,45 @@ class Desk:
 def _timed(path: str, handler: Unary, observe: Callable[[str, float], None]) -> Unary:
     """Return a handler that also tells how long each call took (--metrics extensive)."""
 
-    async def serve(call: Call, body: bytes) -> bytes:
+    def serve(call: Call, body: bytes) -> bytes | Later | Awaitable[bytes]:
         start = time.perf_counter()
-        try:
-            answer = handler(call, body)
-            return answer if isinstance(answer, bytes) else await answer
-        finally:
+
+        def note(_error: object = None) -> None:
             observe(path, time.perf_counter() - start)
 
+        async def awaited(answer: Awaitable[bytes]) -> bytes:
+            try:
+                return await answer
+            finally:
+                note()
+
+        try:
+            answer = handler(call, body)
+        except BaseException:
+            note()
+            raise
+        if isinstance(answer, bytes):
+            note()
+            return answer
+        return _noted(answer, note) if isinstance(answer, Later) else awaited(answer)
+
     return serve
+
+
+def _noted(answer: Later, note: Callable[[RpcError | None], None]) -> Later:
+    """Return the same answer, of which `note` is told first. Hot."""
+    noted = Later()
+    noted.abandon = answer.abandon
+
+    def take(body: bytes | None, error: RpcError | None) -> None:
+        note(error)
+        if error is not None:
+            noted.refuse(error)
+        else:
+            noted.answer(body or b"")
+
+    answer.take(take)
+    return noted
 
 
 def to_refusal(error: Exception) -> RpcError:

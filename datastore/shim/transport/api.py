@@ -100,9 +100,11 @@ class Later:
     is answered in one go.
     """
 
-    __slots__ = ("_body", "_error", "_taker")
+    __slots__ = ("_body", "_error", "_taker", "abandon")
 
     def __init__(self) -> None:
+        self.abandon: Callable[[], object] = _ignore
+        """Called by the transport when nobody waits any more and there is no answer yet."""
         self._body: bytes | None = None
         self._error: RpcError | None = None
         self._taker: Callable[[bytes | None, RpcError | None], None] | None = None
@@ -125,6 +127,10 @@ class Later:
         self._error = error
         if self._taker is not None:
             self._taker(None, error)
+
+
+def _ignore() -> None:
+    pass
 
 
 Unary = Callable[[Call, bytes], "bytes | Later | Awaitable[bytes]"]

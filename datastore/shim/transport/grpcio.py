@@ -167,7 +167,11 @@ async def _await_later(later: Later) -> bytes:
             future.set_result(body or b"")
 
     later.take(take)
-    return await future
+    try:
+        return await future
+    except asyncio.CancelledError:
+        later.abandon()
+        raise
 
 
 def _unexpected(path: str, error: Exception) -> RpcError:
