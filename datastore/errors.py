@@ -6,6 +6,7 @@
     ├── UnusablePath          a file, directory or socket path that cannot be used
     ├── CertificateError      a certificate or key that is missing, broken or does not fit
     ├── UnknownKind           no datastore is registered for a URL scheme
+    ├── PasswordUnavailable   a source of passwords that gives none
     └── NotReady              the store does not answer; says what to do
 
 What the shim refuses over the wire is in `shim/errors.py`.
@@ -51,6 +52,10 @@ class ConfigError(DatastoreError):
 
 class UnusableDsn(DatastoreError):
     """A data source name that cannot be used; the reason never holds the password."""
+
+
+class PasswordUnavailable(DatastoreError):
+    """A file or a command that should give a password and does not, and why."""
 
 
 class UnusablePath(DatastoreError):

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from datastore.dsn import Dsn, sqlite_path
+from datastore.dsn import Dsn, check_sqlite_parameters, sqlite_path
 from datastore.errors import UnusableDsn
 
 KUBERNETES_VERSION: Final = "1.37.2"
@@ -130,6 +130,7 @@ def _data_source(value: object) -> object:
         raise ValueError("must be a URL such as sqlite:///var/lib/byre/db/state.db")
     if dsn.scheme == "sqlite":
         try:
+            check_sqlite_parameters(dsn)
             sqlite_path(dsn, Path("/"))
         except UnusableDsn as error:
             raise ValueError(str(error)) from None

@@ -40,7 +40,9 @@ def test_memory_is_a_store_of_its_own() -> None:
 
 
 def test_an_unknown_scheme_is_told_which_there_are() -> None:
-    with pytest.raises(NotReady, match="must begin with one of sqlite://, memory://") as caught:
+    with pytest.raises(
+        NotReady, match="must begin with one of sqlite://, postgresql://"
+    ) as caught:
         connect("oracle://user:secret@host/db")
     assert "secret" not in str(caught.value)
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies
 
-from datastore.dsn import Dsn, redact, sqlite_path
+from datastore.dsn import Dsn, check_sqlite_parameters, redact, sqlite_path
 from datastore.errors import UnusableDsn
 
 DATA = Path("/data")
@@ -41,8 +42,6 @@ def test_forms_of_sqlite(text: str, file: str) -> None:
         "sqlite://:memory:",
         "sqlite:///:memory:",
         "sqlite:///x.db",
-        "sqlite:///a/x.db?mode=memory",
-        "sqlite:///a/x.db?unknown=1",
         "postgres://h/d",
         "x.db",
     ],
@@ -50,6 +49,19 @@ def test_forms_of_sqlite(text: str, file: str) -> None:
 def test_what_is_no_durable_file_is_refused(text: str) -> None:
     with pytest.raises(UnusableDsn):
         sqlite_path(Dsn(text), DATA)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("mode=memory", "mode=memory does not suit a store"),
+        ("unknown=1", "does not know the SQLite parameter unknown; leave it out"),
+        ("_busytimeout=1", "parameter _busytimeout; did you mean _busy_timeout?"),
+    ],
+)
+def test_parameters_of_sqlite_that_cannot_be_honoured(parameters: str, told: str) -> None:
+    with pytest.raises(UnusableDsn, match=re.escape(told)):
+        check_sqlite_parameters(Dsn(f"sqlite:///a/x.db?{parameters}"))
 
 
 @pytest.mark.parametrize(
