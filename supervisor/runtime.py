@@ -229,13 +229,15 @@ class Runtime:
                 child.unhealthy(supervised.reason)
 
     async def _ask(self, supervised: Supervised, probe: Probe | None) -> bool:
-        supervised.reason = ""
+        reason = ""
         if probe:
             try:
                 await self._probe(probe)
             except NotReady as error:
-                supervised.reason = str(error)
-        return not supervised.reason
+                reason = str(error)
+        # Not before the answer: a deadline that strikes meanwhile tells the reason before.
+        supervised.reason = reason
+        return not reason
 
     async def _until(self, is_met: Callable[[], bool]) -> None:
         while not is_met():

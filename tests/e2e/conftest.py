@@ -17,10 +17,11 @@ from tests.support.servers import Binaries
 
 DATASTORES = ("sqlite", "managed-etcd", "external-etcd")
 
+EVENT_SECONDS = 6
 QUICK_ARGUMENTS = {
     # Compaction and the end of events within the patience of a test.
     "etcd-compaction-interval": "5s",
-    "event-ttl": "6s",
+    "event-ttl": f"{EVENT_SECONDS}s",
 }
 
 

@@ -177,6 +177,11 @@ class ControlPlane:
         """Return one process of the status."""
         return next(one for one in self.status()["processes"] if one["name"] == name)
 
+    def await_ready(self) -> Any:
+        """Wait until byre says that everything is ready; return its status."""
+        eventually(lambda: self.status()["ready"], "everything is ready", 120)
+        return self.status()
+
     def await_writable(self) -> None:
         """Wait until a write goes through from end to end."""
         path = "/api/v1/namespaces/default/configmaps"

@@ -22,7 +22,7 @@ from tests.support.running import Server, free_port
 from tests.support.servers import Binaries
 from tests.support.shim import shim
 
-pytestmark = [pytest.mark.kube, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

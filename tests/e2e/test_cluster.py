@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Generator
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import Stage
+from tests.e2e.conftest import EVENT_SECONDS, Stage
 from tests.e2e.controlplane import ControlPlane
 from tests.support.running import eventually
 
@@ -58,8 +58,8 @@ spec:
 
 
 def test_every_process_is_ready(plane: ControlPlane) -> None:
-    status = plane.status()
-    assert status["ready"]
+    # After a test that killed the store, the next look at it may be still to come.
+    status = plane.await_ready()
     assert status["datastore"]["ready"]
     assert {process["state"] for process in status["processes"]} == {"ready"}
     assert plane.api.get("/readyz").text == "ok"
@@ -138,6 +138,15 @@ def test_a_deployment_goes_through_the_controllers(plane: ControlPlane) -> None:
     )
     assert {pod["status"]["phase"] for pod in pods()} == {"Pending"}
 
+    def status() -> Any:
+        return plane.get("/apis/apps/v1/namespaces/default/deployments/web")["status"]
+
+    eventually(
+        lambda: status().get("unavailableReplicas") == 2 and status().get("observedGeneration"),
+        "the deployment tells of both",
+        120,
+    )
+
 
 def test_a_deleted_namespace_takes_its_objects_along(plane: ControlPlane) -> None:
     path = plane.namespace("short-lived")
@@ -154,20 +163,34 @@ def test_five_thousand_objects_are_listed_in_pages(plane: ControlPlane) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(make, range(5000)))
-    names: list[str] = []
-    pages, token = 0, ""
-    while pages == 0 or token:
-        page = plane.get(path, limit=500, **{"continue": token})
-        names += [item["metadata"]["name"] for item in page["items"]]
-        pages, token = pages + 1, page["metadata"].get("continue", "")
+    pages = _list_in_pages(plane, path)
+    names = [name for page in pages for name in page]
     expected = {f"m-{number:04}" for number in range(5000)}
     assert expected <= set(names)
     assert len(names) == len(set(names))
-    assert pages >= 10
+    assert len(pages) >= 10
+
+
+def _list_in_pages(plane: ControlPlane, path: str) -> list[list[str]]:
+    """Return the names on each page of a list."""
+    pages: list[list[str]] = []
+    token = ""
+    while not pages or token:
+        answer = plane.api.get(path, params={"limit": 500, "continue": token})
+        if answer.status_code == 410:
+            # A compaction overtook the pages: clients begin anew.
+            pages, token = [], ""
+            continue
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        pages.append([item["metadata"]["name"] for item in page["items"]])
+        token = page["metadata"].get("continue", "")
+    return pages
 
 
 def test_an_event_expires_with_its_lease(plane: ControlPlane) -> None:
     path = plane.namespace("events") + "/events"
+    began = time.monotonic()
     plane.create(
         path,
         {
@@ -175,21 +198,26 @@ def test_an_event_expires_with_its_lease(plane: ControlPlane) -> None:
             "involvedObject": {"kind": "Pod", "namespace": "events", "name": "p"},
         },
     )
-    assert plane.api.get(f"{path}/e").status_code == 200
-    eventually(lambda: plane.api.get(f"{path}/e").status_code == 404, "the event is gone", 60)
+    eventually(lambda: plane.api.get(f"{path}/e").status_code == 404, "the event is gone", 120)
+    assert time.monotonic() - began >= EVENT_SECONDS
 
 
-def _watch(plane: ControlPlane, path: str, revision: str) -> Generator[Any, None, None]:
+def _watch_until(plane: ControlPlane, path: str, revision: str, last: str) -> list[Any]:
+    """Return type and name of every change after a revision, up to that of the object `last`."""
     parameters = {"watch": "1", "resourceVersion": revision}
-    with plane.api.stream("GET", path, params=parameters, timeout=120) as answer:
+    seen: list[Any] = []
+    with plane.api.stream("GET", path, params=parameters, timeout=300) as answer:
         for line in answer.iter_lines():
-            yield json.loads(line)
+            event = json.loads(line)
+            seen.append((event["type"], event["object"]["metadata"]["name"]))
+            if seen[-1][1] == last:
+                break
+    return seen
 
 
 def test_a_watch_goes_on_through_compactions(plane: ControlPlane) -> None:
     path = plane.namespace("watched") + "/configmaps"
     first = plane.create(path, {"metadata": {"name": "m-0"}})["metadata"]["resourceVersion"]
-    events = _watch(plane, path, first)
     made = 0
 
     def is_compacted() -> bool:
@@ -201,14 +229,13 @@ def test_a_watch_goes_on_through_compactions(plane: ControlPlane) -> None:
         )
         return answer.status_code == 410
 
-    eventually(is_compacted, f"revision {first} is compacted", 90)
-    plane.create(path, {"metadata": {"name": "last"}})
-    seen = []
-    for event in events:
-        seen.append((event["type"], event["object"]["metadata"]["name"]))
-        if seen[-1][1] == "last":
-            break
-    events.close()
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(_watch_until, plane, path, first, "last")
+        try:
+            eventually(is_compacted, f"revision {first} is compacted", 180)
+        finally:
+            plane.create(path, {"metadata": {"name": "last"}})
+        seen = watching.result()
     expected = [("ADDED", f"m-{number}") for number in range(1, made + 1)]
     assert [one for one in seen if one[1] != "kube-root-ca.crt"] == [*expected, ("ADDED", "last")]
 
@@ -252,18 +279,20 @@ class Load:
 def test_a_store_killed_under_load_loses_no_acknowledged_write(stage: Stage) -> None:
     plane = stage.plane
     path = plane.namespace("load") + "/configmaps"
-    before = None if stage.external else plane.process(stage.store)
+    before = {one["name"]: one for one in plane.status()["processes"]}
     with Load(plane, path) as load:
-        assert load.enough.wait(60)
+        assert load.enough.wait(120)
         _crash(stage)
         load.enough.clear()
         count = len(load.acknowledged)
-        eventually(lambda: len(load.acknowledged) > count + 20, "writes go on", 180)
-    if before:
-        after = plane.process(stage.store)
-        assert after["restarts"] == before["restarts"] + 1
-        assert after["last_exit"]["reason"] == "killed by SIGKILL"
-        assert plane.process("kube-apiserver")["restarts"] == 0
+        eventually(lambda: len(load.acknowledged) > count + 20, "writes go on", 240)
+    after = {one["name"]: one for one in plane.status()["processes"]}
+    if stage.store:
+        store = after[stage.store]
+        assert store["restarts"] == before[stage.store]["restarts"] + 1
+        assert store["last_exit"]["reason"] == "killed by SIGKILL"
+    # The API server waits for its store; nobody restarts it meanwhile.
+    assert after["kube-apiserver"]["pid"] == before["kube-apiserver"]["pid"]
     names = {item["metadata"]["name"] for item in plane.get(path)["items"]}
     assert set(load.acknowledged) <= names
 
@@ -309,7 +338,7 @@ def test_a_restart_of_everything_keeps_every_object(plane: ControlPlane) -> None
     eventually(
         lambda: plane.api.get(f"{path}/kube-root-ca.crt").status_code == 200,
         "the controllers have seen the namespace",
-        60,
+        120,
     )
     before = _objects(plane)
     assert plane.stop() == 0

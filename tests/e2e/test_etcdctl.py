@@ -29,7 +29,7 @@ NOISE = (
     (r'("(?:RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse)" : )\d+', r"\1N"),
     (r'"peerURLs":\["ADDRESS"\],|"PeerURL" : .*\n', ""),  # the shim has no peers
     (r", (ADDRESS)?, ADDRESS, (true|false)$", r", PEER, ADDRESS, \2"),
-    (r"\b[0-9a-f]{15,16}\b", "ID"),
+    (r"\b[0-9a-f]{12,16}\b", "ID"),  # printed without leading zeros
     (r"\b[0-9.]+ [kM]?B\b", "SIZE"),
     (r"(true, false, )\d+, \d+, \d+", r"\1TERM, INDEX, INDEX"),
     (r"\b\d+%", "PART"),

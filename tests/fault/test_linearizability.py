@@ -20,18 +20,16 @@ from tests.support.servers import Binaries
 @asynccontextmanager
 async def working(workload: Workload) -> AsyncIterator[None]:
     """Keep the clients busy, and compact the history under them."""
-    stop = asyncio.Event()
-    compacted = 0
+    stop, compacted = asyncio.Event(), asyncio.Event()
 
     async def compact() -> None:
-        nonlocal compacted
         async with Client(workload.target) as client:
             while True:
                 await workload.history.until_completed(150)
                 # The server may be away just now, and nothing depends on this one.
                 with suppress(grpc.aio.AioRpcError):
                     await client.compact(await client.revision() - 5)
-                    compacted += 1
+                    compacted.set()
 
     async with asyncio.TaskGroup() as group:
         group.create_task(workload.run(stop))
@@ -39,9 +37,9 @@ async def working(workload: Workload) -> AsyncIterator[None]:
         await workload.history.until_completed(100)
         yield
         await workload.history.until_completed(200)
+        await compacted.wait()
         compaction.cancel()
         stop.set()
-    assert compacted
 
 
 async def test_concurrent_clients(server: Server, binaries: Binaries, tmp_path: Path) -> None:

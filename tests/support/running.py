@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 ANY_RANGE = b"\x0a\x01\x00"
 """RangeRequest of the key NUL."""
 
@@ -139,12 +139,12 @@ class Server:
     def stop(self) -> int:
         """End it in order and return its exit status."""
         self.signal(signal.SIGTERM)
-        return self._wait(15)
+        return self._wait(60)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
         self.signal(signal.SIGKILL)
-        self._wait(15)
+        self._wait(60)
 
     def _wait(self, seconds: float) -> int:
         assert self.process is not None

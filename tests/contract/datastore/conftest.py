@@ -53,7 +53,7 @@ class Stage:
 
     async def until_ready(self, spec: ProcessSpec, log: Path) -> None:
         assert spec.readiness is not None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while True:
             try:
                 return await probe(spec.readiness)
@@ -65,7 +65,7 @@ class Stage:
     def stop(self) -> None:
         for process in reversed(self.running):
             process.terminate()
-            process.wait(20)
+            process.wait(60)
         self.running.clear()
         if self.others:
             self.others.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,8 @@ class World:
     crashing: set[str] = field(default_factory=set)
     store_answers: bool = True
     starts: int = 0
+    probes: int = 0
+    silent_after: int = sys.maxsize
     kind: str = "fake"
     binaries: tuple[str, ...] = ()
     endpoint: Endpoint = field(default_factory=lambda: Endpoint(("http://127.0.0.1:2379",)))
@@ -89,6 +92,9 @@ class World:
 
     async def probe(self, probe: Probe) -> None:
         await asyncio.sleep(0)
+        self.probes += 1
+        if self.probes > self.silent_after:
+            await asyncio.Event().wait()
         name = probe.url.rpartition("/")[2]
         if name not in self.running or name in self.sick | self.crashing:
             raise NotReady(f"{name} does not answer")
@@ -188,6 +194,17 @@ async def test_a_process_that_never_answers_fails_the_start_with_the_probes_reas
         await runtime.start(nothing)
     await runtime.stop()
     assert not world.running
+
+
+async def test_a_probe_that_hangs_at_the_deadline_does_not_hide_the_last_reason(
+    world: World, tmp_path: Path
+) -> None:
+    runtime = make(world, tmp_path, {"ready_seconds": 0.05})
+    world.sick.add("etcd")
+    world.silent_after = 1
+    with pytest.raises(StartFailed, match=r"not ready after 0\.05 s.*etcd does not answer"):
+        await runtime.start(nothing)
+    await runtime.stop()
 
 
 async def test_a_process_that_ends_is_started_again(world: World, runtime: Runtime) -> None:
