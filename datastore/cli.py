@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from datastore.shim.access import OPTIONS as ACCESS_OPTIONS
+
 if TYPE_CHECKING:
     from datastore.shim.options import ServeOptions
 
@@ -27,8 +29,13 @@ EXIT_FAILED: Final = 5
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS: Final = (
-    ("datastore", "URL", "sqlite:///PATH, or fd:N to read the URL from a file descriptor."),
+    (
+        "datastore",
+        "URL",
+        "sqlite:///PATH, postgresql://…, mysql://…, or fd:N to read the URL from a descriptor.",
+    ),
     ("datastore-file", "FILE", "File that holds the URL of the datastore."),
+    *ACCESS_OPTIONS,
     ("listen-client-urls", "URLS", "Where to serve: http(s)://HOST:PORT, unix(s):///PATH."),
     ("advertise-client-urls", "URLS", "What the member list tells clients. [as listened on]"),
     (
@@ -83,9 +90,11 @@ def serve(**texts: str | None) -> None:
 
     The datastore's URL comes from --datastore, --datastore-file or the environment variable
     BYRE_DATASTORE; one with a password must not be given on the command line.
+    --datastore-listen has BYRE_DATASTORE_LISTEN for the same reason.
     """
     # The C core logs to standard error whatever Python does; its noise is no news to anybody.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from datastore.shim.access import LISTEN_VARIABLE
     from datastore.shim.logs import set_up
     from datastore.shim.options import ENVIRONMENT_VARIABLE, BadOptions, parse
 
@@ -96,7 +105,8 @@ def serve(**texts: str | None) -> None:
         for problem in error.problems:
             click.echo(problem, err=True)
         sys.exit(EXIT_USAGE)
-    os.environ.pop(ENVIRONMENT_VARIABLE, None)
+    for secret in (ENVIRONMENT_VARIABLE, LISTEN_VARIABLE, named["datastore-password-env"]):
+        os.environ.pop(secret or "", None)
     set_up(options.log_level, as_json=options.log_json)
     sys.exit(_run(options))
 

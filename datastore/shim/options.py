@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
+from datastore.dsn import Access, Dsn, is_server, to_target
+from datastore.shim.access import parse_access
 from datastore.shim.transport.api import TlsFiles
 from datastore.shim.transport.certificates import find_fault
 
@@ -20,8 +22,6 @@ ENVIRONMENT_VARIABLE: Final = "BYRE_DATASTORE"
 LOG_LEVELS: Final = ("debug", "info", "warn", "error")
 
 _SCHEMES: Final = ("http", "https", "unix", "unixs")
-_SECRET_WORDS: Final = ("password", "passwd", "pass", "pwd")
-_GO_DSN: Final = re.compile(r"^(?:\w+://)?[^/@:]*:[^@/]+@(?:tcp|unix)\(")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
 _UNITS: Final = {
     "ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
@@ -50,6 +50,7 @@ class ServeOptions:
 
     datastore: str = field(repr=False)
     listen_client_urls: tuple[str, ...]
+    access: Access = field(default_factory=Access)
     advertise_client_urls: tuple[str, ...] = ()
     listen_metrics_urls: tuple[str, ...] = ()
     name: str = "default"
@@ -65,6 +66,12 @@ class ServeOptions:
     extensive_metrics: bool = False
     log_level: str = "info"
     log_json: bool = False
+
+    @property
+    def weakness(self) -> str:
+        """What is wrong with how the database is reached; empty when nothing is."""
+        dsn = Dsn(self.datastore)
+        return to_target(dsn, self.access).weakness if is_server(dsn) else ""
 
 
 class Parser:
@@ -150,7 +157,7 @@ class Parser:
         if given.startswith("fd:"):
             return self._read("datastore", lambda: _read_descriptor(given))
         if given:
-            if has_password(given):
+            if Dsn(given).has_password:
                 self.problems.append(
                     "--datastore: a password on the command line can be read by every local user; "
                     f"use --datastore-file, {ENVIRONMENT_VARIABLE} or fd:N"
@@ -160,7 +167,7 @@ class Parser:
             return self._read("datastore-file", lambda: Path(file).read_text("utf-8"))
         if not inherited:
             self.problems.append(
-                "no datastore: give --datastore sqlite:///PATH, --datastore-file FILE "
+                "no datastore: give --datastore URL such as sqlite:///PATH, --datastore-file FILE "
                 f"or the environment variable {ENVIRONMENT_VARIABLE}"
             )
         return inherited
@@ -192,8 +199,10 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
     parser = Parser(texts, environ)
     listen = parser.urls("listen-client-urls", _default_listen())
     quota = parser.number("quota-backend-bytes", 0, -(1 << 63))
+    datastore = parser.datastore()
     options = ServeOptions(
-        datastore=parser.datastore(),
+        datastore=datastore,
+        access=parse_access(parser, environ, datastore),
         listen_client_urls=listen,
         advertise_client_urls=parser.urls("advertise-client-urls"),
         listen_metrics_urls=parser.urls("listen-metrics-urls"),
@@ -288,19 +297,6 @@ def to_seconds(text: str) -> float | None:
     if "".join(number + unit for number, unit in parts) != text or not text:
         return 0.0 if text == "0" else None
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-def has_password(datastore: str) -> bool:
-    """Return whether a datastore URL, in any of the forms understood, holds a password."""
-    if _GO_DSN.match(datastore):
-        return True
-    try:
-        parts = urlsplit(datastore)
-        query = parse_qs(parts.query)
-    except ValueError:
-        return True
-    words = {word.lower() for word in query}
-    return bool(parts.password) or not words.isdisjoint(_SECRET_WORDS)
 
 
 def _url_fault(url: str) -> str:

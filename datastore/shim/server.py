@@ -245,7 +245,9 @@ def _to_limits(options: ServeOptions) -> Limits:
 def _connect(options: ServeOptions) -> Backend:
     from datastore.shim.backends.registry import connect
 
-    return connect(options.datastore)
+    if options.weakness:
+        log.warning("%s", options.weakness, extra={"advice": "give --datastore-ca-file"})
+    return connect(options.datastore, options.access)
 
 
 def _make_directory(url: str) -> None:
