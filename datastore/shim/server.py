@@ -45,6 +45,7 @@ API_VERSION: Final = "3.7.3"
 STORAGE_VERSION: Final = "3.7.0"
 RECV_OVERHEAD: Final = 512 << 10
 GRACE_SECONDS: Final = 5.0
+GC_THRESHOLDS: Final = (50_000, 20, 50)
 
 
 class CannotListen(Exception):
@@ -129,6 +130,8 @@ class Shim:
         # The index lives for ever: what is spared here is every later collection.
         gc.collect()
         gc.freeze()
+        # Requests leave no cycles: collecting every 700 objects took an eighth of the time.
+        gc.set_threshold(*GC_THRESHOLDS)
         log.info(
             "store opened",
             extra={

@@ -15,7 +15,7 @@ from datastore.shim.mvcc.txn import is_read_only
 from datastore.shim.mvcc.wire import frame
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Chunk, Reader
-from datastore.shim.rpc import convert
+from datastore.shim.rpc import convert, shapes
 from datastore.shim.rpc.quota import Quota, has_put
 from datastore.shim.rpc.service import Desk, to_refusal
 from datastore.shim.transport.api import Call, Code, Later, RpcError
@@ -64,8 +64,10 @@ class KvService:
 
     def range(self, call: Call, body: bytes) -> bytes | Awaitable[bytes]:
         """Answer at once where nothing must be waited for. Hot."""
-        op = convert.to_range(pb.RangeRequest.FromString(body))
-        check(op)
+        op = shapes.decode_range(body)
+        if op is None:
+            op = convert.to_range(pb.RangeRequest.FromString(body))
+            check(op)
         result = self._reader.try_range(op)
         if result is None:
             return self._range_later(op)
@@ -96,8 +98,10 @@ class KvService:
     def put(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
         """Put one key. Hot."""
         self._check_size(body)
-        op = convert.to_put(pb.PutRequest.FromString(body))
-        check(op)
+        op = shapes.decode_put(body)
+        if op is None:
+            op = convert.to_put(pb.PutRequest.FromString(body))
+            check(op)
         size = len(body)
         if self._quota.is_near(size):
             return self._write_within_quota(op, size)
@@ -112,10 +116,12 @@ class KvService:
 
     def txn(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
         """Run a transaction; one that only reads is a read. Hot."""
-        op = convert.to_txn(pb.TxnRequest.FromString(body))
-        check(op, self._limits.max_txn_ops)
-        if is_read_only(op):
-            return self._read_txn(op)
+        op = shapes.decode_txn(body)
+        if op is None:
+            op = convert.to_txn(pb.TxnRequest.FromString(body))
+            check(op, self._limits.max_txn_ops)
+            if is_read_only(op):
+                return self._read_txn(op)
         self._check_size(body)
         size = len(body)
         if self._quota.is_near(size) and has_put(op):
@@ -149,7 +155,7 @@ class KvService:
                 later.refuse(to_refusal(error))
 
         pending = self._writer.submit(op, size, take, self._now() + REQUEST_SECONDS)
-        later.abandon = pending.abandon
+        later.on_abandon = pending.abandon
         return later
 
     def _encode(self, result: ops.Result) -> bytes:

@@ -55,6 +55,9 @@ class RpcError(Exception):
         self.trailers = trailers
 
 
+_CANCELLED = RpcError(Code.CANCELLED, "context canceled")
+
+
 class Call(Protocol):
     """One RPC."""
 
@@ -100,11 +103,13 @@ class Later:
     is answered in one go.
     """
 
-    __slots__ = ("_body", "_error", "_taker", "abandon")
+    __slots__ = ("_body", "_error", "_taker", "note", "on_abandon")
 
     def __init__(self) -> None:
-        self.abandon: Callable[[], object] = _ignore
-        """Called by the transport when nobody waits any more and there is no answer yet."""
+        self.on_abandon: Callable[[], object] = _ignore
+        """Called when nobody waits any more and there is no answer yet."""
+        self.note: Callable[[RpcError | None], object] = _ignore
+        """Told first, once, that there is an answer and whether it is an error."""
         self._body: bytes | None = None
         self._error: RpcError | None = None
         self._taker: Callable[[bytes | None, RpcError | None], None] | None = None
@@ -119,17 +124,27 @@ class Later:
     def answer(self, body: bytes) -> None:
         """Answer. Hot."""
         self._body = body
+        self.note(None)
         if self._taker is not None:
             self._taker(body, None)
 
     def refuse(self, error: RpcError) -> None:
         """Answer with an error."""
         self._error = error
+        self.note(error)
         if self._taker is not None:
             self._taker(None, error)
 
+    def abandon(self) -> None:
+        """Say that nobody waits any more: the transport's word when a call ends early."""
+        if self._body is None and self._error is None:
+            self._taker = None
+            self.on_abandon()
+            self.note(_CANCELLED)
+            self.note = _ignore
 
-def _ignore() -> None:
+
+def _ignore(_error: object = None) -> None:
     pass
 
 

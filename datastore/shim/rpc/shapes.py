@@ -1,0 +1,190 @@
+"""Requests of the shapes that kube-apiserver sends, decoded without message objects.
+
+A transaction that guards one key by its revision and puts, or deletes, that one key; a put; a
+range. protobuf's own objects cost several times as much as the evaluation of such a request. Each
+function returns None for anything else, also for what is malformed: protobuf then decides.
+
+What is returned needs no further check (mvcc/check.py): keys are not empty, there is one operation
+a branch, and no option that could contradict another.
+"""
+
+from __future__ import annotations
+
+from datastore.shim.mvcc.ops import (
+    EQUAL,
+    Compare,
+    CompareTarget,
+    DeleteRange,
+    Put,
+    Range,
+    SortOrder,
+    SortTarget,
+    Txn,
+)
+
+_MOD = CompareTarget.MOD
+_NONE, _KEY = SortOrder.NONE, SortTarget.KEY
+_GUARD = b"\x10\x02\x1a"
+"""Compare: target = MOD (field 2), then the key (field 3); a result of EQUAL is left out."""
+_MAX_VARINT = 1 << 63
+
+
+def decode_txn(body: bytes) -> Txn | None:  # noqa: C901, PLR0911 - one walk over the bytes
+    """Return the transaction, or None. Hot: lengths of one octet are read in place."""
+    try:
+        if body[0] != 0x0A:  # compare
+            return None
+        size, at = body[1], 2
+        if size > 127:
+            size, at = _varint(body, 1)
+        end = at + size
+        if body[at : at + 3] != _GUARD:
+            return None
+        at += 3
+        size = body[at]
+        at += 1
+        if size > 127:
+            size, at = _varint(body, at - 1)
+        key = body[at : at + size]
+        at += size
+        if not size or body[at] != 0x30:  # mod_revision
+            return None
+        revision, at = _varint(body, at + 1)
+        if at != end or revision >= _MAX_VARINT or body[at] != 0x12:  # success
+            return None
+        end, at = _end(body, at + 1)
+        write = _decode_write(body, at, end)
+        if write is None:
+            return None
+        compares = (Compare(_MOD, EQUAL, key, revision),)
+        if end == len(body):
+            return Txn(compares, (write,), ())
+        if body[end] != 0x1A:  # failure
+            return None
+        end, at = _end(body, end + 1)
+        if end != len(body) or body[at] != 0x0A:  # request_range
+            return None
+        last, at = _end(body, at + 1)
+        read = None if last != end else _decode_range(body, at, end)
+    except IndexError:
+        return None
+    return None if read is None else Txn(compares, (write,), (read,))
+
+
+def decode_put(body: bytes) -> Put | None:
+    """Return the put, or None. Hot."""
+    try:
+        return _decode_put(body, 0, len(body))
+    except IndexError:
+        return None
+
+
+def decode_range(body: bytes) -> Range | None:
+    """Return the range, or None. Hot."""
+    try:
+        return _decode_range(body, 0, len(body))
+    except IndexError:
+        return None
+
+
+def _decode_write(  # noqa: PLR0911 - one walk over the bytes
+    body: bytes, at: int, end: int
+) -> Put | DeleteRange | None:
+    kind = body[at]
+    last, at = _end(body, at + 1)
+    if last != end:
+        return None
+    if kind == 0x12:  # request_put
+        return _decode_put(body, at, end)
+    if kind != 0x1A or body[at] != 0x0A:  # request_delete_range, key
+        return None
+    last, at = _end(body, at + 1)
+    if at == last:
+        return None
+    if last == end:
+        return DeleteRange(body[at:last])
+    if body[last:end] == b"\x18\x01":  # prev_kv
+        return DeleteRange(body[at:last], b"", prev_kv=True)
+    return None
+
+
+def _decode_put(body: bytes, at: int, end: int) -> Put | None:
+    if body[at] != 0x0A:  # key
+        return None
+    last, at = _end(body, at + 1)
+    key = body[at:last]
+    if at == last or last >= end or body[last] != 0x12:  # value
+        return None
+    last, at = _end(body, last + 1)
+    value = body[at:last]
+    if last == end:
+        return Put(key, value)
+    if body[last] != 0x18:  # lease
+        return None
+    lease, last = _varint(body, last + 1)
+    return Put(key, value, lease) if last == end and lease < _MAX_VARINT else None
+
+
+def _decode_range(  # noqa: C901 - one walk over the bytes
+    body: bytes, at: int, end: int
+) -> Range | None:
+    if body[at] != 0x0A:  # key
+        return None
+    last, at = _end(body, at + 1)
+    if at == last or last > end:
+        return None
+    key = body[at:last]
+    if last == end:
+        return Range(key)
+    stop, at = b"", last
+    if body[at] == 0x12:  # range_end
+        last, at = _end(body, at + 1)
+        stop, at = body[at:last], last
+    limit = revision = serializable = keys_only = count_only = 0
+    while at < end:
+        tag = body[at]
+        number, at = _varint(body, at + 1)
+        if tag == 0x18:
+            limit = number
+        elif tag == 0x20:
+            revision = number
+        elif tag == 0x38:
+            serializable = number
+        elif tag == 0x40:
+            keys_only = number
+        elif tag == 0x48:
+            count_only = number
+        else:
+            return None
+    if at != end or limit >= _MAX_VARINT or revision >= _MAX_VARINT:
+        return None
+    flags = (serializable != 0, keys_only != 0, count_only != 0)
+    return Range(key, stop, limit, revision, _NONE, _KEY, *flags)
+
+
+def _end(body: bytes, at: int) -> tuple[int, int]:
+    """Read a length; return where what it measures ends, and where it begins."""
+    size = body[at]
+    if size < 128:
+        return at + 1 + size, at + 1
+    size, at = _varint(body, at)
+    return at + size, at
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    """Return the number at `at` and where it ends; what has more than 63 bits is no shape."""
+    number = body[at]
+    at += 1
+    if number < 128:
+        return number, at
+    number &= 127
+    shift = 7
+    while True:
+        octet = body[at]
+        at += 1
+        number |= (octet & 127) << shift
+        if octet < 128:
+            return number, at
+        shift += 7
+        if shift > 63:
+            raise IndexError
