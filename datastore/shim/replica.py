@@ -3,22 +3,30 @@
 The index moves in one place, `Replica.apply`: the commit after the position is applied, an older
 one is ignored, a newer one is a gap to be read first. Own and foreign commits take the same path,
 so a tail read that delivers an own batch before its reply came back changes nothing.
+
+On a shared database every look at the log is an inclusive tail: it verifies the commit at this
+server's own position (log.md A2), and it is the one place that decides whether the database can be
+reached. While it cannot, `follow` tries with growing pauses and everybody else is refused at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from typing import Protocol, TypeVar, TypeVarTuple
+import random
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 from datastore.shim.backends.api import (
+    Alarm,
     Backend,
+    BackendError,
+    Closeable,
     Commit,
     Corrupt,
     Diverged,
     Head,
     Kinds,
+    Lease,
     Page,
     Row,
     RowId,
@@ -27,21 +35,39 @@ from datastore.shim.backends.api import (
     to_revision,
 )
 from datastore.shim.errors import Compacted, CorruptStore, NoLeader
-from datastore.shim.health import Health
+from datastore.shim.foreign import (
+    by_commit,
+    by_revision,
+    compacted_by,
+    compare_leases,
+    to_version,
+)
+from datastore.shim.health import Health, State
 from datastore.shim.lanes import Lanes
 from datastore.shim.mvcc.store import Applied, Store
-from datastore.shim.mvcc.version import Change, Version
+from datastore.shim.mvcc.version import Change
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-TAIL_ROWS = 1000
-VALUES_PAGE = 1000
-POLL_SECONDS = 0.05
+TAIL_ROWS: Final = 1000
+VALUES_PAGE: Final = 1000
+POLL_SECONDS: Final = 0.05
+"""Between two looks at the log without a hint: the most by which others' commits are late."""
+BUSY_POLL_SECONDS: Final = 0.01
+"""The same while others have committed within `CONTENTION_SECONDS`."""
+CONTENTION_SECONDS: Final = 1.0
+"""How long others count as busy after a commit of theirs."""
+ANSWER_SECONDS: Final = 6.0
+"""Above the timeouts of the backends: without an answer for so long the database is away."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
 
 class Publisher(Protocol):
     """Whom committed changes are told to, in order (watch.hub.Hub)."""
+
+    revision: int
+    """The last one that it was told of."""
 
     def publish(self, revision: int, changes: Sequence[Change]) -> None:
         """Take the changes of one revision."""
@@ -73,10 +99,11 @@ class Replica:
         """The batch that this server's writer has under way."""
         self._cache_bytes = cache_bytes
         self._publisher: Publisher | None = None
+        self._suspect = False
         self._wake = asyncio.Event()
         self._catching_up = asyncio.Lock()
-        self._next_read: asyncio.Future[None] | None = None
-        self._reads: set[asyncio.Task[None]] = set()
+        self._next_look: asyncio.Future[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the backend and load the index. Raises NotReady, Unavailable, Corrupt."""
@@ -109,38 +136,74 @@ class Replica:
         publisher = self._publisher
         if publisher is None:
             return
-        for revision, group in _by_revision(changes):
-            publisher.publish(revision, group)
+        told = 0
+        for told, group in by_revision(changes):
+            publisher.publish(told, group)
+        if told != applied.revision and applied.revision > publisher.revision:
+            # An accepted loss moves the revision without a change (acceptance.py).
+            publisher.publish(applied.revision, ())
         if applied.compacted is not None:
             publisher.compacted(applied.compacted)
-
-    async def catch_up(self) -> None:
-        """Apply what others committed, up to a head read after the call began."""
-        async with self._catching_up:
-            while True:
-                position = self.position
-                tail = await self._read_tail(position)
-                if tail is None or not await self.absorb(tail):
-                    await self._reload()
-                    return
-                if self.position.change >= tail.head.change:
-                    return
 
     async def absorb(self, tail: Tail) -> bool:
         """Apply a tail; return False where pruning has overtaken this server: reload then."""
         self.head = tail.head
         if tail.head.pruned > self.store.revision:
             return False
-        for commit, rows in _by_commit(tail):
-            if commit.change <= self.position.change:
-                continue
-            applied = await self._foreign(commit, rows, tail.head)
+        leases: Sequence[Lease] | None = None
+        alarms: Sequence[Alarm] | None = None
+        for commit, rows in by_commit(tail):
+            # Read once a tail: what is read after it has the state of all its commits.
+            if leases is None and commit.kinds & Kinds.LEASE:
+                leases = await self._read(self.backend.leases)
+            if alarms is None and commit.kinds & Kinds.ALARM:
+                alarms = await self._read(self.backend.alarms)
             if commit.change <= self.position.change:  # applied by the writer meanwhile
                 continue
-            self.apply(commit, applied)
+            self.apply(commit, self._to_applied(commit, rows, tail.head, leases, alarms))
             if commit.batch != self.appending:
                 self.foreign_at = asyncio.get_running_loop().time()
         return True
+
+    @property
+    def contended(self) -> bool:
+        """Whether another server has committed lately."""
+        if not self.shared:
+            return False
+        return asyncio.get_running_loop().time() - self.foreign_at < CONTENTION_SECONDS
+
+    async def catch_up(self) -> None:
+        """Apply all that was committed before the call, and verify the own position.
+
+        All who wait share one look at the log, which began after they came.
+
+        Raises:
+            NoLeader: The database cannot be reached.
+            CorruptStore: The log is damaged or is another history.
+        """
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(self._look_for(self._next_look))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+        await asyncio.shield(self._next_look)
+
+    def suspect(self, reason: str) -> None:
+        """Note that an operation found the database away.
+
+        Where others write too, the next look decides, at once: health does not flap between
+        operations of different fates, and nothing is appended before the position is verified.
+        """
+        if not self.shared:
+            self.health.away(reason)
+            return
+        self._suspect = True
+        self._wake.set()
+
+    async def trust(self) -> None:
+        """Verify the position, if the database may be another one now. As `read_index`."""
+        if self._suspect:
+            await self.read_index()
 
     async def reload(self) -> None:
         """Forget the index and read it again."""
@@ -150,18 +213,15 @@ class Replica:
     # -- reading --------------------------------------------------------------------------
 
     async def read_index(self) -> None:
-        """Wait until everything committed before the call is applied.
+        """Wait until everything committed before the call is applied. Raises as `catch_up`.
 
-        All who wait share one head read, which began after they came.
+        While the database is away nobody waits: `follow` finds out when it is back.
         """
         if not self.shared:
             return
-        if self._next_read is None:
-            self._next_read = asyncio.get_running_loop().create_future()
-            task = asyncio.create_task(self._run_read(self._next_read))
-            self._reads.add(task)
-            task.add_done_callback(self._reads.discard)
-        await asyncio.shield(self._next_read)
+        if self.health.state is State.AWAY:
+            raise NoLeader(self.health.reason)
+        await self.catch_up()
 
     async def values(self, ids: Sequence[RowId]) -> dict[RowId, bytes]:
         """Fetch values by primary key. Raises Compacted where pruning was quicker."""
@@ -183,28 +243,27 @@ class Replica:
         """Apply foreign commits for ever, woken by the backend's hint or by a poll."""
         if not self.shared:
             return
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(self._wake.set)
-
-        hint = self.backend.listen(wake)
+        hint = await self._listen()
+        pause = 0.0
         try:
             while True:
-                await self._rest()
+                await self._rest(pause or self._poll_seconds(hinted=hint is not None))
                 try:
-                    await self.read_index()
+                    await self.catch_up()
                 except (NoLeader, CorruptStore):
-                    await asyncio.sleep(POLL_SECONDS)
+                    grown = min(max(2 * pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+                    pause = grown * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                else:
+                    pause = 0.0
         finally:
             if hint is not None:
                 hint.close()
 
     async def close(self) -> None:
         """End reads under way, then the backend and the lanes."""
-        for task in self._reads:
+        for task in self._looks:
             task.cancel()
-        await asyncio.gather(*self._reads, return_exceptions=True)
+        await asyncio.gather(*self._looks, return_exceptions=True)
         await self.lanes.upkeep(self.backend.close)
         self.lanes.close()
 
@@ -228,56 +287,62 @@ class Replica:
         if self._publisher is not None:
             self._publisher.reset(self.store)
 
-    async def _read_tail(self, position: Commit) -> Tail | None:
-        try:
-            tail = await self.lanes.head(self.backend.tail, position, TAIL_ROWS)
-        except Unavailable as error:
-            raise NoLeader(str(error)) from error
-        except (Diverged, Corrupt) as error:
-            self.health.fail(str(error))
-            raise CorruptStore(str(error)) from error
-        return None if tail.head.pruned > position.revision else tail
-
-    async def _foreign(self, commit: Commit, rows: Sequence[Row], head: Head) -> Applied:
-        """Return what a foreign commit changed; leases and alarms are read as they are now.
-
-        They may already be those of a later commit. That is harmless: what is evaluated on them
-        is validated against the head before it is answered.
-        """
-        versions = [_to_version(row) for row in rows]
-        granted: Sequence[tuple[int, int]] = ()
-        dropped: Sequence[int] = ()
-        if commit.kinds & Kinds.LEASE:
-            stored = {lease.id: lease.ttl for lease in await self._read(self.backend.leases)}
-            known = set(self.store.leases.ids())
-            granted = [(lease, ttl) for lease, ttl in stored.items() if lease not in known]
-            dropped = [lease for lease in known if lease not in stored]
-        alarms = await self._read(self.backend.alarms) if commit.kinds & Kinds.ALARM else None
-        compacted = None
-        if self.store.compacted < head.compacted <= commit.revision:
-            compacted = head.compacted
-        return Applied(commit.revision, versions, granted, dropped, compacted, alarms)
-
-    async def _run_read(self, waiters: asyncio.Future[None]) -> None:
-        # One turn of the loop, so that requests that came together share the read; whoever
+    async def _look_for(self, waiters: asyncio.Future[None]) -> None:
+        # One turn of the loop, so that requests that came together share the look; whoever
         # comes after it has begun waits for the next one.
         await asyncio.sleep(0)
-        self._next_read = None
-        try:
-            head = await self.lanes.head(self.backend.head)
-            self.health.serve()
-            if head.change != self.position.change:
-                await self.catch_up()
-        except Unavailable as error:
-            self.health.away(str(error))
-            _settle(waiters, NoLeader(str(error)))
-        except Corrupt as error:
-            self.health.fail(str(error))
-            _settle(waiters, CorruptStore(str(error)))
-        except (NoLeader, CorruptStore) as error:
-            _settle(waiters, error)
-        else:
-            _settle(waiters, None)
+        async with self._catching_up:
+            self._next_look = None
+            suspected = self._suspect
+            try:
+                await self._catch_up()
+            except (Diverged, Corrupt) as error:
+                self.health.fail(str(error))
+                _settle(waiters, CorruptStore(str(error)))
+            except CorruptStore as error:
+                _settle(waiters, error)
+            except (BackendError, NoLeader) as error:
+                self._suspect = True
+                self.health.away(str(error))
+                _settle(waiters, NoLeader(str(error)))
+            else:
+                if suspected:
+                    self._suspect = False
+                self.health.serve()
+                _settle(waiters, None)
+
+    async def _catch_up(self) -> None:
+        goal: int | None = None
+        while goal is None or self.position.change < goal:
+            position = self.position
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    tail = await self.lanes.head(self.backend.tail, position, TAIL_ROWS)
+            except TimeoutError:
+                reason = f"no answer from the database within {ANSWER_SECONDS:g} s"
+                raise Unavailable(reason) from None
+            if goal is None:
+                goal = tail.head.change
+            if not await self.absorb(tail):
+                await self._reload()
+
+    def _to_applied(
+        self,
+        commit: Commit,
+        rows: Sequence[Row],
+        head: Head,
+        leases: Sequence[Lease] | None,
+        alarms: Sequence[Alarm] | None,
+    ) -> Applied:
+        granted: Sequence[tuple[int, int]] = ()
+        dropped: Sequence[int] = ()
+        if leases is not None and commit.kinds & Kinds.LEASE:
+            granted, dropped = compare_leases(self.store.leases, leases)
+        if not commit.kinds & Kinds.ALARM:
+            alarms = None
+        compacted = compacted_by(commit, head.compacted, self.store.compacted)
+        versions = [to_version(row) for row in rows]
+        return Applied(commit.revision, versions, granted, dropped, compacted, alarms)
 
     async def _read(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
         try:
@@ -295,43 +360,27 @@ class Replica:
         self.health.fail(reason)
         raise CorruptStore(reason)
 
-    async def _rest(self) -> None:
+    async def _listen(self) -> Closeable | None:
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
         try:
-            async with asyncio.timeout(POLL_SECONDS):
+            return await self.lanes.upkeep(self.backend.listen, wake)
+        except BackendError:
+            return None  # hints are an economy
+
+    def _poll_seconds(self, *, hinted: bool) -> float:
+        return BUSY_POLL_SECONDS if self.contended and not hinted else POLL_SECONDS
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             return
         self._wake.clear()
-
-
-def _by_revision(changes: Sequence[Change]) -> Iterator[tuple[int, Sequence[Change]]]:
-    """Cut changes where the revision changes; one revision, the common case, is not copied."""
-    if not changes:
-        return
-    last = changes[-1].version.mod_revision
-    if changes[0].version.mod_revision == last:
-        yield last, changes
-        return
-    for revision, group in groupby(changes, key=lambda change: change.version.mod_revision):
-        yield revision, list(group)
-
-
-def _by_commit(tail: Tail) -> Iterator[tuple[Commit, Sequence[Row]]]:
-    """Give each commit the rows up to its revision."""
-    start = 0
-    for commit in tail.commits:
-        end = start
-        while end < len(tail.rows) and to_revision(tail.rows[end].meta.id) <= commit.revision:
-            end += 1
-        yield commit, tail.rows[start:end]
-        start = end
-
-
-def _to_version(row: Row) -> Version:
-    version = Version.from_meta(row.meta)
-    if row.value is not None:
-        version.framed = version.encode(row.value)
-    return version
 
 
 def _settle(waiters: asyncio.Future[None], error: Exception | None) -> None:

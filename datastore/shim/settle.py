@@ -49,7 +49,7 @@ async def settle(
         try:
             return await _look(replica, batch)
         except (Unavailable, OutcomeUnknown) as error:
-            replica.health.away(str(error))
+            replica.suspect(str(error))
         undecided()
         await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         delay = min(delay * 2, MAX_BACKOFF_SECONDS)

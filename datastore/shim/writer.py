@@ -9,6 +9,7 @@ design.md section 3; the loop is that of its reference log.md, section I.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import deque
@@ -43,50 +44,13 @@ from datastore.shim.errors import (
 from datastore.shim.mvcc.ops import Compact, DeleteRange, LeaseRevoke, Result, Write
 from datastore.shim.mvcc.overlay import Overlay
 from datastore.shim.mvcc.store import MissingValues
-from datastore.shim.replica import Replica
+from datastore.shim.pending import Pending, Taker, expire, fail
+from datastore.shim.replica import TAIL_ROWS, Replica
 from datastore.shim.settle import Forgotten, settle
 
 log = logging.getLogger(__name__)
 
-CONTENTION_SECONDS = 1.0
-"""After another server's commit, turns are taken for this long (log.md A9)."""
 BACKOFF_SECONDS = 0.05
-
-
-Taker = Callable[["Result | None", "ShimError | None"], None]
-"""Whom a write's answer is given to: a result, or why there is none."""
-
-
-class Pending:
-    """A write that waits for its answer, which it is given once. Hot: plain slots."""
-
-    __slots__ = ("_taker", "deadline", "done", "error", "result", "size", "write")
-
-    def __init__(self, write: Write, size: int, deadline: float | None, taker: Taker) -> None:
-        self.write = write
-        self.size = size
-        self.deadline = deadline
-        self.done = False
-        """Whether it has its answer, or nobody wants one any more."""
-        self.result: Result | None = None
-        self.error: ShimError | None = None
-        self._taker = taker
-
-    def answer(self) -> None:
-        """Hand out what evaluation found, once it is durable. Hot."""
-        if not self.done:
-            self.done = True
-            self._taker(None if self.error is not None else self.result, self.error)
-
-    def fail(self, error: ShimError) -> None:
-        """Answer with an error."""
-        if not self.done:
-            self.done = True
-            self._taker(None, error)
-
-    def abandon(self) -> None:
-        """Note that nobody waits: what is not yet evaluated never will be."""
-        self.done = True
 
 
 @dataclass(slots=True)
@@ -123,6 +87,7 @@ class Writer:
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
+        self._refusal: Callable[[], ShimError] | None = None
         self._stopping = False
         self._stopped = asyncio.Event()
         self._running = False
@@ -140,10 +105,11 @@ class Writer:
 
         Raises:
             TooManyRequests: The queue is full.
+            NoLeader: The database is away, see `hold`.
             Stopped: The server is stopping.
         """
-        if self._stopping:
-            raise Stopped
+        if self._refusal is not None:
+            raise self._refusal()
         if len(self._queue) >= self._max_waiting or self._queued_bytes > self._max_waiting_bytes:
             raise TooManyRequests
         pending = Pending(write, size, deadline, taker)
@@ -190,18 +156,31 @@ class Writer:
         finally:
             self._running = False
             self._stopping = True
-            _fail(self._queue, Stopped())
+            self._refusal = Stopped
+            fail(self._queue, Stopped())
             self._queue.clear()
             self._stopped.set()
 
     async def stop(self) -> None:
         """Refuse new writes, let those that wait end, and return when all have."""
         self._stopping = True
+        self._refusal = Stopped
         self._wake.set()
         if self._running:
             await self._stopped.wait()
         else:
-            _fail(self._queue, Stopped())
+            fail(self._queue, Stopped())
+
+    def hold(self, reason: str) -> None:
+        """Refuse the writes that no batch has taken yet, and new ones until `resume`."""
+        if not self._stopping:
+            self._refusal = lambda: NoLeader(reason)
+            fail(self._queue, NoLeader(reason))
+
+    def resume(self) -> None:
+        """Take writes again."""
+        if not self._stopping:
+            self._refusal = None
 
     # -- one batch ------------------------------------------------------------------------
 
@@ -230,38 +209,51 @@ class Writer:
         try:
             await self._commit(waiting)
         except ShimError as error:
-            _fail(waiting, error)
+            fail(waiting, error)
         except (Diverged, Corrupt) as error:
             self._replica.health.fail(str(error))
-            _fail(waiting, CorruptStore(str(error)))
+            fail(waiting, CorruptStore(str(error)))
         except BaseException:
-            _fail(waiting, Stopped())
+            fail(waiting, Stopped())
             raise
 
     async def _commit(self, waiting: list[Pending]) -> None:
+        replica = self._replica
         while waiting:
-            if self._contended():
+            await replica.trust()
+            if replica.contended:
                 waiting = await self._in_turn(waiting)
             else:
                 waiting = await self._once(waiting, None)
 
     async def _in_turn(self, waiting: list[Pending]) -> list[Pending]:
         """As `_once`, under the turn lock, after reading the tail beneath it."""
-        replica, lane = self._replica, self._replica.lanes.append
+        lane = self._replica.lanes.append
         lock = self._backend.turn()
         try:
             turn = await lane(lock.__enter__)
         except (Unavailable, OutcomeUnknown) as error:
-            return await self._away(waiting, error)
+            # Whoever has the turn may hang, and the compare proves the base without it too.
+            log.warning("no turn to write was given: %s", error)
+            return await self._once(waiting, None)
         try:
-            tail = await lane(turn.tail, replica.position, 1000)
-            if not await replica.absorb(tail):
-                await replica.reload()
+            await self._catch_up_in(turn)
             return await self._once(waiting, turn)
         except (Unavailable, OutcomeUnknown) as error:
             return await self._away(waiting, error)
         finally:
-            await lane(lock.__exit__, None, None, None)
+            with contextlib.suppress(Unavailable, OutcomeUnknown):  # the lock went with it
+                await lane(lock.__exit__, None, None, None)
+
+    async def _catch_up_in(self, turn: Turn) -> None:
+        replica, goal = self._replica, -1
+        while True:
+            tail = await replica.lanes.append(turn.tail, replica.position, TAIL_ROWS)
+            goal = max(goal, tail.head.change)
+            if not await replica.absorb(tail):
+                await replica.reload()
+            if replica.position.change >= goal:
+                return
 
     async def _once(self, waiting: list[Pending], turn: Turn | None) -> list[Pending]:
         """Evaluate and append once; return those that must be tried again."""
@@ -282,10 +274,12 @@ class Writer:
         if isinstance(result, Moved):
             self.stats.lost += 1
             await replica.catch_up()
+            expire(waiting)
             return [p for p in waiting if not p.done]
         commit = Commit(expected + 1, batch.revision, batch.batch, batch.kinds)
         replica.apply(commit, overlay.applied())
-        replica.health.serve()
+        if not replica.shared:
+            replica.health.serve()
         self._count(len(waiting))
         self._answer(waiting)
         return []
@@ -314,7 +308,7 @@ class Writer:
         except OutcomeUnknown as error:
             log.warning("a commit's reply was lost: %s", error)
         try:
-            result = await settle(self._replica, batch, lambda: _expire(waiting))
+            result = await settle(self._replica, batch, lambda: expire(waiting))
         except Forgotten:
             await self._replica.reload()
             raise TimedOut from None
@@ -357,8 +351,8 @@ class Writer:
 
     async def _away(self, waiting: list[Pending], error: Exception) -> list[Pending]:
         """The database cannot be reached: say so to all who wait, and rest before the next."""
-        self._replica.health.away(str(error))
-        _fail(waiting, NoLeader(str(error)))
+        self._replica.suspect(str(error))
+        fail(waiting, NoLeader(str(error)))
         await asyncio.sleep(BACKOFF_SECONDS)
         return []
 
@@ -366,18 +360,12 @@ class Writer:
         """No space: refuse what adds, keep what only deletes, for that is the way out."""
         keep = [p for p in waiting if isinstance(p.write, (DeleteRange, Compact, LeaseRevoke))]
         if len(keep) == len(waiting):
-            _fail(waiting, NoSpace())
+            fail(waiting, NoSpace())
             return []
-        _fail([p for p in waiting if p not in keep], NoSpace())
+        fail([p for p in waiting if p not in keep], NoSpace())
         return keep
 
     # -- small parts ------------------------------------------------------------------------
-
-    def _contended(self) -> bool:
-        if not self._replica.shared:
-            return False
-        now = asyncio.get_running_loop().time()
-        return now - self._replica.foreign_at < CONTENTION_SECONDS
 
     def _count(self, size: int) -> None:
         stats = self.stats
@@ -404,16 +392,3 @@ def _to_batch(overlay: Overlay, expected: int) -> Batch:
         alarms=overlay.alarms,
         compacted=overlay.compacted,
     )
-
-
-def _fail(waiting: Sequence[Pending] | deque[Pending], error: ShimError) -> None:
-    for pending in waiting:
-        pending.fail(error)
-
-
-def _expire(waiting: Sequence[Pending]) -> None:
-    """Answer those whose deadline has passed: the outcome is unknown to them."""
-    now = asyncio.get_running_loop().time()
-    for pending in waiting:
-        if pending.deadline is not None and pending.deadline <= now:
-            pending.fail(TimedOut())

@@ -104,8 +104,10 @@ class Recorder:
 
     told: list[tuple[int, tuple[tuple[bytes, int, int], ...]]] = field(default_factory=list)
     resets: int = 0
+    revision: int = 1
 
     def publish(self, revision: int, changes: Sequence[Change]) -> None:
+        self.revision = revision
         self.told.append(
             (revision, tuple((c.version.key, c.version.id, c.version.version) for c in changes))
         )
