@@ -111,6 +111,23 @@ def serve(**texts: str | None) -> None:
     sys.exit(_run(options))
 
 
+@main.command()
+@click.argument("url", default="http://127.0.0.1:2381/readyz")
+def health(url: str) -> None:
+    """Ask URL, a /readyz of --listen-metrics-urls, and end with 0 when it is ready, else with 1.
+
+    For health checks of containers, which have no other HTTP client.
+    """
+    from datastore.errors import NotReady
+    from datastore.healthcheck import check_ready
+
+    try:
+        check_ready(url)
+    except NotReady as error:
+        click.echo(error, err=True)
+        sys.exit(1)
+
+
 def _run(options: ServeOptions) -> int:
     try:
         import uvloop
