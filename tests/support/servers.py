@@ -40,6 +40,16 @@ class Binaries:
         """The linearizability checker of tests/tools/porcupine."""
         return obtain("porcupine-check")
 
+    @property
+    def h2spec(self) -> Path:
+        """The conformance tests for HTTP/2 servers."""
+        return obtain("h2spec")
+
+    @property
+    def grpc_client(self) -> Path:
+        """The client of tests/tools/grpcclient."""
+        return obtain("grpc-client")
+
 
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:

@@ -45,6 +45,8 @@ PROGRAMS: Mapping[str, Program] = {
     "etcdutl": Program("etcd", "go.etcd.io/etcd/etcdutl/v3"),
     "kine": Program("kine", "github.com/k3s-io/kine", KINE_VERSION, cgo=True),
     "porcupine-check": Program("porcupine", ".", ours=True),
+    "h2spec": Program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
+    "grpc-client": Program("grpcclient", ".", ours=True),
 }
 
 
