@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.tools.build import PROGRAMS, cache_dir, find
 
-pytest_plugins = ["tests.support.servers"]
+pytest_plugins = ["tests.support.databases", "tests.support.servers"]
 
 PACKAGES = ("grpcio", "protobuf", "SQLAlchemy", "hypothesis", "pytest")
 

@@ -1,0 +1,260 @@
+"""The log in PostgreSQL, shared by any number of servers.
+
+An append is one statement and one round trip (postgresql_append.py); so are the reads
+(sql_reads.py). Where another server has committed lately, a *turn* takes an advisory lock in the
+round trip of the tail, and gives it up with the append's commit: two round trips, and nobody
+loses (log.md A9). Connections are one per lane: appends; head and tail; rows; leases.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import psycopg
+
+from datastore.dsn.target import Target
+from datastore.shim.backends.api import (
+    Alarm,
+    Appended,
+    AuthState,
+    Batch,
+    Closeable,
+    Commit,
+    Diverged,
+    Head,
+    Lease,
+    Member,
+    Meta,
+    Moved,
+    NotReady,
+    Page,
+    RowId,
+    Size,
+    Tail,
+    Turn,
+    Unavailable,
+)
+from datastore.shim.backends.limits import SCHEMA_VERSION
+from datastore.shim.backends.postgresql_append import Append
+from datastore.shim.backends.postgresql_arrays import int8s
+from datastore.shim.backends.postgresql_errors import Contended, explain, explain_append
+from datastore.shim.backends.postgresql_hints import Hints, to_channel
+from datastore.shim.backends.postgresql_load import load
+from datastore.shim.backends.postgresql_session import PostgresqlDriver, Session
+from datastore.shim.backends.postgresql_setup import set_up, to_lock_key, to_names
+from datastore.shim.backends.postgresql_turn import PostgresqlTurn
+from datastore.shim.backends.postgresql_upkeep import Upkeep
+from datastore.shim.backends.sql_link import Link
+from datastore.shim.backends.sql_reads import Names, Reads, Statements, ordered_values, to_head
+from datastore.shim.backends.stats import Stats
+
+_VALUES: Final = """
+SELECT h.pruned, l.id, l.value FROM {head} h
+LEFT JOIN {log} l ON l.id = ANY(%b) AND l.value IS NOT NULL
+WHERE h.id = 1
+"""
+
+
+class _Connections:
+    """What there is while the store is open; each link connects when it is first used."""
+
+    def __init__(self, driver: PostgresqlDriver, schema_name: str, stats: Stats) -> None:
+        target = driver.target
+        self.names: Names = to_names(target, schema_name)
+        self.statements = Statements(self.names)
+        self.build = Append(self.names).build
+        self.values = self.names.fill(_VALUES)
+        self.turn_key = to_lock_key(target, schema_name, "turn")
+        with ExitStack() as stack:
+            self.appends, self.tails, self.rows = (_link(driver, stats, stack) for _ in range(3))
+            self.reads = Reads(self.statements, self.tails, self.rows)
+            self.upkeep = Upkeep(driver, self.names, stats)
+            stack.callback(self.upkeep.close)
+            self.hints = Hints(driver, to_channel(target, schema_name), stats)
+            self.hints.start()
+            stack.callback(self.hints.close)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Close everything, waiting for calls under way."""
+        self._stack.close()
+
+
+class PostgresqlBackend:
+    """One server's access to a store in PostgreSQL."""
+
+    shared = True
+    inline = False
+
+    def __init__(self, target: Target) -> None:
+        self.stats = Stats()
+        self._target = target
+        self._driver = PostgresqlDriver(target)
+        self._connections: _Connections | None = None
+        self._pooled = False
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def open(self) -> Head:
+        if self._connections is not None:
+            raise NotReady(f"{self._target.place} is open already")
+        connections = _Connections(self._driver, set_up(self._driver), self.stats)
+        try:
+            head = connections.reads.head()
+            with connections.tails.use() as session:
+                self._pooled = session.pooled
+        except Unavailable as error:
+            connections.close()
+            raise NotReady(str(error)) from error
+        except BaseException:
+            connections.close()
+            raise
+        self._connections = connections
+        return head
+
+    def close(self) -> None:
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.close()
+
+    def _use(self) -> _Connections:
+        if self._connections is None:
+            raise Unavailable("the store is closed")
+        return self._connections
+
+    # -- the one write ------------------------------------------------------------------------
+
+    def append(self, batch: Batch) -> Appended | Moved:
+        """Append in one round trip. Hot."""
+        use = self._use()
+        started = time.perf_counter()
+        statement, values = use.build(batch)
+        try:
+            with use.appends.use() as session:
+                try:
+                    found = self._driver.query(session, statement, values)
+                except psycopg.Error as error:
+                    raise explain_append(error, session) from error
+        except Contended:
+            found = ()
+        self.stats.append_seconds.observe(time.perf_counter() - started)
+        return self._settle(use, batch, found)
+
+    def _settle(
+        self, use: _Connections, batch: Batch, found: Sequence[tuple[object, ...]]
+    ) -> Appended | Moved:
+        """Say what an append's rows mean, and let others know."""
+        if found:
+            self.stats.batch_rows.observe(len(batch.rows))
+            use.hints.committed()
+            return Appended(to_head(found))
+        head = use.reads.head()
+        if head.schema_version != SCHEMA_VERSION:
+            raise Diverged(
+                f"the store was changed to schema {head.schema_version} by another byre, and "
+                f"this one knows {SCHEMA_VERSION}: start that version here"
+            )
+        return Moved(head)
+
+    @contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """Give the turn; the lock is taken by the first `tail`, in its round trip."""
+        use = self._use()
+        turn = PostgresqlTurn(
+            link=use.appends,
+            tail_statement=use.statements.tail,
+            key=use.turn_key,
+            build=use.build,
+            oldest=use.reads.oldest,
+            settle=lambda batch, found: self._settle(use, batch, found),
+        )
+        try:
+            yield turn
+        finally:
+            turn.end()
+
+    # -- reads --------------------------------------------------------------------------------
+
+    def head(self) -> Head:
+        return self._use().reads.head()
+
+    def commit(self, change: int) -> Commit | None:
+        return self._use().reads.commit(change)
+
+    def tail(self, position: Commit, limit: int) -> Tail:
+        return self._use().reads.tail(position, limit)
+
+    @contextmanager
+    def load(self) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
+        use = self._use()
+        # A connection of its own: a load lasts, and other reads go on.
+        try:
+            session = self._driver.connect()
+        except NotReady as error:
+            raise Unavailable(str(error)) from error
+        try:
+            with load(session, use.names, use.statements) as loaded:
+                yield loaded
+        except psycopg.Error as error:
+            raise explain(error) from error
+        finally:
+            session.close()
+
+    def history(self, first: int, last: int, limit: int) -> Page:
+        return self._use().reads.history(first, last, limit)
+
+    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
+        use = self._use()
+        return ordered_values(ids, use.rows.query(use.values, (int8s(ids),)))
+
+    def auth(self) -> AuthState:
+        return self._use().reads.auth()
+
+    def alarms(self) -> Sequence[Alarm]:
+        return self._use().reads.alarms()
+
+    # -- leases and members -------------------------------------------------------------------
+
+    def leases(self) -> Sequence[Lease]:
+        return self._use().reads.leases()
+
+    def keep_alive(self, ids: Sequence[int]) -> set[int]:
+        return self._use().upkeep.keep_alive(ids)
+
+    def expire(self, limit: int) -> Sequence[int]:
+        return self._use().upkeep.expire(limit)
+
+    def promote(self) -> None:
+        self._use().upkeep.promote()
+
+    def heartbeat(self, me: Member) -> Sequence[Member]:
+        use = self._use()
+        members = use.upkeep.heartbeat(me)
+        use.hints.saw_members(alone=len(members) == 1)
+        return members
+
+    def listen(self, wake: Callable[[], None]) -> Closeable | None:
+        use = self._use()
+        if self._pooled and self._target.listen is None:
+            return None
+        return use.hints.listen(wake)
+
+    # -- upkeep -------------------------------------------------------------------------------
+
+    def prune(self, pruned: int, ids: Sequence[RowId]) -> None:
+        self._use().upkeep.prune(pruned, ids)
+
+    def size(self) -> Size:
+        return self._use().upkeep.size()
+
+    def defragment(self) -> None:
+        self._use().upkeep.defragment()
+
+
+def _link(driver: PostgresqlDriver, stats: Stats, stack: ExitStack) -> Link[Session]:
+    link: Link[Session] = Link(driver, stats)
+    stack.callback(link.close)
+    return link
