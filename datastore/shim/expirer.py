@@ -14,6 +14,7 @@ import logging
 
 from datastore.shim.backends.api import BackendError
 from datastore.shim.errors import LeaseNotFound, NoLeader, ShimError
+from datastore.shim.health import State
 from datastore.shim.mvcc.ops import LeaseRevoke
 from datastore.shim.replica import Replica
 from datastore.shim.writer import Writer
@@ -25,7 +26,7 @@ INTERVAL_SECONDS = 0.5
 PER_TICK = 500
 GAP_SECONDS = 2.0
 RENEW_SECONDS = 0.1
-"""Keepalives of a shared database are gathered for this long into one statement."""
+"""Between two statements that renew on a shared database: what comes meanwhile is gathered."""
 
 
 class Expirer:
@@ -37,6 +38,8 @@ class Expirer:
         self._last = float("-inf")
         self._renewals: dict[int, asyncio.Future[bool]] = {}
         self._renewing: asyncio.Task[None] | None = None
+        self._renewed_at = float("-inf")
+        replica.health.on_change(self._health_changed)
 
     async def run(self) -> None:
         """Revoke overdue leases for ever."""
@@ -46,18 +49,24 @@ class Expirer:
             except (ShimError, BackendError) as error:
                 # A gap: nothing is ended before everybody had time to renew.
                 self._last = float("-inf")
-                log.warning("leases cannot be expired now: %s", error)
+                if self._replica.health.serving:
+                    log.warning("leases cannot be expired now: %s", error)
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def keep_alive(self, lease: int) -> int:
-        """Renew a lease; return its granted TTL in seconds, 0 where there is none any more."""
+        """Renew a lease; return its granted TTL in seconds, 0 where there is none any more.
+
+        Raises:
+            NoLeader: The database is away; whether the lease was renewed is unknown.
+        """
         replica = self._replica
-        known = replica.store.leases.find(lease)
         if not replica.shared:
             await self._promote_after_gap()
             return replica.store.leases.renew(lease, _now()) or 0
+        replica.check_reachable()
         if not await self._renew_shared(lease):
             return 0
+        known = replica.store.leases.find(lease)
         if known is None:
             await replica.read_index()
             known = replica.store.leases.find(lease)
@@ -78,13 +87,18 @@ class Expirer:
     # -- inside ---------------------------------------------------------------------------
 
     async def _tick(self) -> None:
+        self._replica.check_reachable()
         await self._promote_after_gap()
-        for lease in await self._overdue():
-            try:
-                await self._writer.write(LeaseRevoke(lease), 0)
-            except LeaseNotFound:
-                continue  # another server, or the client, was first
+        revokes = [self._writer.write(LeaseRevoke(lease), 0) for lease in await self._overdue()]
+        for outcome in await asyncio.gather(*revokes, return_exceptions=True):
+            # Another server, or the client, may have been first.
+            if isinstance(outcome, BaseException) and not isinstance(outcome, LeaseNotFound):
+                raise outcome
         self._last = _now()
+
+    def _health_changed(self) -> None:
+        if self._replica.health.state is State.AWAY:
+            self._last = float("-inf")  # a gap, as `run` says
 
     async def _overdue(self) -> list[int]:
         replica = self._replica
@@ -114,7 +128,8 @@ class Expirer:
     async def _renew_gathered(self) -> None:
         """Renew what has gathered in one statement; what comes meanwhile is the next one's."""
         while self._renewals:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(max(0.0, self._renewed_at + RENEW_SECONDS - _now()))
+            self._renewed_at = _now()
             renewals, self._renewals = self._renewals, {}
             backend = self._replica.backend
             try:

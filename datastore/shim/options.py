@@ -17,6 +17,7 @@ from datastore.shim.access import parse_access
 from datastore.shim.transport.api import TlsFiles
 from datastore.shim.transport.certificates import find_fault
 
+DEFAULT_NAME: Final = "default"
 DEFAULT_QUOTA_BYTES: Final = 2 << 30
 ENVIRONMENT_VARIABLE: Final = "BYRE_DATASTORE"
 LOG_LEVELS: Final = ("debug", "info", "warn", "error")
@@ -53,7 +54,7 @@ class ServeOptions:
     access: Access = field(default_factory=Access)
     advertise_client_urls: tuple[str, ...] = ()
     listen_metrics_urls: tuple[str, ...] = ()
-    name: str = "default"
+    name: str = DEFAULT_NAME
     tls: TlsFiles | None = None
     watch_progress_notify_seconds: float = 600.0
     max_txn_ops: int = 128
@@ -206,7 +207,7 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
         listen_client_urls=listen,
         advertise_client_urls=parser.urls("advertise-client-urls"),
         listen_metrics_urls=parser.urls("listen-metrics-urls"),
-        name=parser.text("name", "default"),
+        name=parser.text("name", DEFAULT_NAME),
         tls=_tls(parser),
         watch_progress_notify_seconds=parser.duration(
             "watch-progress-notify-interval", "10m", 0.1

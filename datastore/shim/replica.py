@@ -219,9 +219,13 @@ class Replica:
         """
         if not self.shared:
             return
-        if self.health.state is State.AWAY:
-            raise NoLeader(self.health.reason)
+        self.check_reachable()
         await self.catch_up()
+
+    def check_reachable(self) -> None:
+        """Raise NoLeader while a shared database is away."""
+        if self.shared and self.health.state is State.AWAY:
+            raise NoLeader(self.health.reason)
 
     async def values(self, ids: Sequence[RowId]) -> dict[RowId, bytes]:
         """Fetch values by primary key. Raises Compacted where pruning was quicker."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Final, Self
@@ -17,8 +18,9 @@ from datastore.shim.expirer import Expirer
 from datastore.shim.health import Health
 from datastore.shim.http import Checks, HttpServer, Pages
 from datastore.shim.lanes import thread_lanes
+from datastore.shim.members import Members
 from datastore.shim.metrics import Metrics
-from datastore.shim.options import ServeOptions, is_loopback
+from datastore.shim.options import DEFAULT_NAME, ServeOptions, is_loopback
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
@@ -67,6 +69,7 @@ class Shim:
     replica: Replica
     kv: KvService
     hub: Hub
+    members: Members
     writer: Writer
     desk: Desk
     headers: Headers
@@ -125,7 +128,8 @@ class Shim:
         replica.attach(self.hub)
         self.writer = Writer(replica)
         cluster_id = replica.head.cluster_id
-        self.headers = Headers(cluster_id, derive_member_id(cluster_id, options.name))
+        self._name, member_id = _identify(options, cluster_id, shared=self.backend.shared)
+        self.headers = Headers(cluster_id, member_id)
         self.release = Release(API_VERSION, STORAGE_VERSION)
         # The index lives for ever: what is spared here is every later collection.
         gc.collect()
@@ -147,23 +151,34 @@ class Shim:
         self.desk = desk = Desk(transport, self.headers, self.health, self._metrics.observe_call)
         # Ports of 0 are known only after binding: the list is filled then.
         advertised = list(options.advertise_client_urls)
-        me = Member(self.headers.member_id, options.name, advertised, 0)
+        me = Member(self.headers.member_id, self._name, advertised, 0)
+        self.members = members = Members(replica, me, self.hub.horizon)
+        desk.elsewhere = lambda: not members.alone
         reader = Reader(replica, chunk_bytes=options.max_request_bytes)
         self.quota = quota = Quota(replica, writer, self.headers.member_id, options.quota_bytes)
-        expirer, pruner = Expirer(replica, writer), Pruner(replica, me)
+        expirer, pruner = Expirer(replica, writer), Pruner(replica, members)
         request_limits = RequestLimits(options.max_request_bytes, options.max_txn_ops)
         self.kv = KvService(desk, reader, writer, pruner, quota=quota, limits=request_limits)
         WatchService(desk, replica, self.hub)
         LeaseService(desk, replica, writer, expirer, quota=quota, min_ttl=options.min_lease_ttl)
-        ClusterService(desk, replica, me)
-        MaintenanceService(desk, replica, writer, quota, self.release)
+        ClusterService(desk, members)
+        MaintenanceService(desk, replica, writer, quota, release=self.release, members=members)
         HealthService(desk)
         self._metrics.show(self)
-        self._run(expirer.run(), pruner.run())
+        self._run(
+            replica.follow(),
+            writer.run(),
+            self.hub.run(),
+            quota.run(),
+            self._notify_progress(),
+            expirer.run(),
+            pruner.run(),
+        )
         checks = Checks(self.health, replica, reader)
         self._http = HttpServer(Pages(checks, self._metrics, self.release))
         await self._bind(transport, self._http)
         advertised[:] = options.advertise_client_urls or self.urls
+        self._run(members.run())
 
     async def _bind(self, transport: Transport, http: HttpServer) -> None:
         tls = self._options.tls
@@ -207,17 +222,16 @@ class Shim:
             log.info("the store can be served")
         else:
             log.warning("the store cannot be served", extra={"reason": self.health.reason})
+        if not self.backend.shared or not hasattr(self, "writer"):
+            return  # where nobody else writes it is the next write that finds the store again
+        if self.health.serving:
+            self.writer.resume()
+        else:
+            self.writer.hold(self.health.reason)
 
-    def _run(self, *more: Coroutine[object, object, None]) -> None:
+    def _run(self, *works: Coroutine[object, object, None]) -> None:
         """Start what goes on for as long as the server lives."""
-        for work in (
-            self.replica.follow(),
-            self.writer.run(),
-            self.hub.run(),
-            self.quota.run(),
-            self._notify_progress(),
-            *more,
-        ):
+        for work in works:
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
             self._tasks.append(task)
@@ -251,6 +265,15 @@ def _connect(options: ServeOptions) -> Backend:
     if options.weakness:
         log.warning("%s", options.weakness, extra={"advice": "give --datastore-ca-file"})
     return connect(options.datastore, options.access)
+
+
+def _identify(options: ServeOptions, cluster_id: int, *, shared: bool) -> tuple[str, int]:
+    """Return this member's name and id, which differ from those of other servers."""
+    if not shared:
+        return options.name, derive_member_id(cluster_id, options.name)
+    name = socket.gethostname() if options.name == DEFAULT_NAME else options.name
+    urls = options.advertise_client_urls or options.listen_client_urls
+    return name, derive_member_id(cluster_id, name, urls)
 
 
 def _make_directory(url: str) -> None:

@@ -21,6 +21,7 @@ from datastore.shim.backends.memory import Faults, Log, MemoryBackend
 from datastore.shim.expirer import Expirer
 from datastore.shim.health import Health
 from datastore.shim.lanes import Lanes
+from datastore.shim.members import Members
 from datastore.shim.mvcc.ops import Write
 from datastore.shim.mvcc.version import Change
 from datastore.shim.pruner import Pruner
@@ -135,7 +136,10 @@ class Server:
         self.reader = Reader(self.replica)
         self.expirer = Expirer(self.replica, self.writer)
         member = Member(rng.getrandbits(63), "sim", (), 0)
-        self.pruner = Pruner(self.replica, member, grace_seconds=1.0)
+        self.reads: int | None = None
+        """The oldest revision that its watchers read."""
+        self.members = Members(self.replica, member, lambda: self.reads)
+        self.pruner = Pruner(self.replica, self.members, grace_seconds=1.0)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *, upkeep: bool = False) -> None:
@@ -143,7 +147,7 @@ class Server:
         self.replica.attach(self.recorder)
         runs = [self.writer.run(), self.replica.follow()]
         if upkeep:
-            runs += [self.expirer.run(), self.pruner.run()]
+            runs += [self.expirer.run(), self.pruner.run(), self.members.run()]
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def write(self, write: Write, deadline: float | None = None) -> object:

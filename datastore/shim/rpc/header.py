@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 from datastore.shim.mvcc.wire import frame, varint
@@ -40,7 +41,10 @@ def nested(revision: int) -> bytes:
     return frame(_FIELD_1, b"\x18" + varint(revision))
 
 
-def derive_member_id(cluster_id: int, name: str) -> int:
-    """Return the id of the server called `name`: stable, not zero, 64 bits."""
-    seed = cluster_id.to_bytes(8, "big", signed=cluster_id < 0) + name.encode()
+def derive_member_id(cluster_id: int, name: str, urls: Sequence[str] = ()) -> int:
+    """Return the id of the server called `name`: stable, not zero, 64 bits.
+
+    Where several servers share a database, two that were given one name still differ in `urls`.
+    """
+    seed = cluster_id.to_bytes(8, "big", signed=cluster_id < 0) + " ".join((name, *urls)).encode()
     return int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big") or 1

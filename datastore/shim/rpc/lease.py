@@ -18,6 +18,8 @@ from datastore.shim.transport.api import Call
 from datastore.shim.writer import Writer
 
 MAX_TTL_SECONDS: Final = 9_000_000_000
+MOST_RENEWALS: Final = 1000
+"""Renewals of one stream under way; more are not read yet."""
 _UNKNOWN: Final = -1
 
 
@@ -73,11 +75,39 @@ class LeaseService:
         return self._headers.at(result.revision)
 
     async def keep_alive(self, call: Call) -> None:
-        """Answer each renewal in order; an unknown lease has TTL 0, which is no error."""
-        while (body := await call.recv()) is not None:
-            lease = pb.LeaseKeepAliveRequest.FromString(body).ID
-            answer = pb.LeaseKeepAliveResponse(ID=lease, TTL=await self._expirer.keep_alive(lease))
-            await call.send(self._header() + answer.SerializeToString())
+        """Answer each renewal in order; an unknown lease has TTL 0, which is no error.
+
+        Renewals do not wait for one another: a client sends those of all its leases here.
+        """
+        under_way: asyncio.Queue[tuple[int, asyncio.Task[int]] | None] = asyncio.Queue()
+        room = asyncio.Semaphore(MOST_RENEWALS)
+        reading = asyncio.create_task(self._take_renewals(call, under_way, room))
+        try:
+            while (renewal := await under_way.get()) is not None:
+                lease, ttl = renewal
+                answer = pb.LeaseKeepAliveResponse(ID=lease, TTL=await ttl)
+                await call.send(self._header() + answer.SerializeToString())
+                room.release()
+            await reading
+        finally:
+            reading.cancel()
+            while not under_way.empty():
+                if (renewal := under_way.get_nowait()) is not None:
+                    renewal[1].cancel()
+
+    async def _take_renewals(
+        self,
+        call: Call,
+        under_way: asyncio.Queue[tuple[int, asyncio.Task[int]] | None],
+        room: asyncio.Semaphore,
+    ) -> None:
+        try:
+            while await room.acquire() and (body := await call.recv()) is not None:
+                lease = pb.LeaseKeepAliveRequest.FromString(body).ID
+                ttl = asyncio.create_task(self._expirer.keep_alive(lease))
+                under_way.put_nowait((lease, ttl))
+        finally:
+            under_way.put_nowait(None)
 
     async def time_to_live(self, call: Call, body: bytes) -> bytes:
         """Tell how long a lease has left, and its keys where asked."""

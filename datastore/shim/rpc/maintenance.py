@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.backends.api import Alarm, BackendError, Row, to_revision
-from datastore.shim.errors import Compacted, FutureRevision, NoLeader
+from datastore.shim.errors import Compacted, FutureRevision, NoLeader, NoSpace
+from datastore.shim.members import Members
 from datastore.shim.mvcc.ops import SetAlarms
 from datastore.shim.mvcc.store import Store
 from datastore.shim.replica import Replica
@@ -36,7 +37,14 @@ class MaintenanceService:
     """Status, Alarm, Defragment, HashKV."""
 
     def __init__(
-        self, desk: Desk, replica: Replica, writer: Writer, quota: Quota, release: Release
+        self,
+        desk: Desk,
+        replica: Replica,
+        writer: Writer,
+        quota: Quota,
+        *,
+        release: Release,
+        members: Members,
     ) -> None:
         self._headers = desk.headers
         self._health = desk.health
@@ -44,6 +52,7 @@ class MaintenanceService:
         self._writer = writer
         self._release = release
         self._quota = quota
+        self._members = members
         self._now = asyncio.get_running_loop().time
         desk.unary("/etcdserverpb.Maintenance/Status", self.status)
         desk.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
@@ -53,7 +62,8 @@ class MaintenanceService:
     async def status(self, call: Call, body: bytes) -> bytes:
         """Describe this server, also while the database is away."""
         release, quota = self._release, self._quota
-        with contextlib.suppress(BackendError):  # while it is away, the last size known
+        with contextlib.suppress(BackendError, NoLeader):  # while it is away, the last size known
+            self._replica.check_reachable()
             await quota.measure()
         # Tools divide by the size, and an etcd has applied something before it serves.
         change = self._replica.position.change + 1
@@ -61,7 +71,7 @@ class MaintenanceService:
             version=release.version,
             dbSize=max(1, quota.size.total),
             dbSizeInUse=quota.size.in_use,
-            leader=self._headers.member_id if self._health.serving else 0,
+            leader=self._members.first if self._health.serving else 0,
             raftIndex=change,
             raftAppliedIndex=change,
             raftTerm=RAFT_TERM,
@@ -74,6 +84,7 @@ class MaintenanceService:
 
     def _errors(self) -> list[str]:
         errors = [] if self._health.serving else [NoLeader.text]
+        errors += [NoSpace.text] if self._quota.is_disk_full else []
         alarms = self._replica.store.alarms
         errors += [
             f"memberID:{a.member}  alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(a.kind))}"

@@ -16,8 +16,10 @@ from datastore.shim.rpc.header import Headers
 from datastore.shim.rpc.status import to_rpc_error
 from datastore.shim.transport.api import Call, Code, Later, RpcError, Stream, Transport, Unary
 
-LEADER_LOST_SECONDS = 3.0
-"""etcd ends streams that want a leader three election timeouts after it lost its own."""
+LEADER_LOST_SECONDS = 30.0
+"""etcd ends streams that want a leader three election timeouts after it lost its own, so that
+clients try another member. A database that is away is away for all servers alike, mostly, and
+watches had better stay open: later here, and only where another server was alive."""
 
 _UNREADABLE = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data"
 _FAILURES = (ShimError, RpcError, DecodeError, BackendError)
@@ -45,6 +47,8 @@ class Desk:
         self._observe = observe
         self._streams: dict[asyncio.Task[object], Call] = {}
         self._doomed: dict[asyncio.Task[object], ShimError] = {}
+        self.elsewhere: Callable[[], bool] = lambda: False
+        """Whether another server may have a database when this one has none."""
         self._timer: asyncio.TimerHandle | None = None
         health.on_change(self._health_changed)
 
@@ -142,17 +146,19 @@ class Desk:
         return refusal
 
     def _health_changed(self) -> None:
-        if self._timer is not None:
+        if self._timer is not None and self.health.state is not State.AWAY:
             self._timer.cancel()
             self._timer = None
         if self.health.state is State.FAILED:
             self.end_streams(CorruptStore())
-        elif self.health.state is State.AWAY:
+        elif self.health.state is State.AWAY and self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(LEADER_LOST_SECONDS, self._leader_lost)
 
     def _leader_lost(self) -> None:
-        self.end_streams(NoLeader(), with_leader_only=True)
+        self._timer = None
+        if self.elsewhere():
+            self.end_streams(NoLeader(), with_leader_only=True)
 
 
 def _timed(path: str, handler: Unary, observe: Callable[[str, float], None]) -> Unary:

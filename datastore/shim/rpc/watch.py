@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from datastore.etcdpb import rpc_pb2 as pb
-from datastore.shim.errors import Compacted, ShimError, StoreError
+from datastore.shim.errors import Compacted, ShimError
 from datastore.shim.mvcc.keyrange import KeyRange
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.service import Desk
@@ -29,7 +29,7 @@ class WatchService:
         stream = ResponseStream(call, self._headers, self._hub)
         try:
             while (body := await call.recv()) is not None:
-                await self._take(stream, pb.WatchRequest.FromString(body))
+                self._take(stream, pb.WatchRequest.FromString(body))
                 if stream.pending > self._hub.stream_bytes:
                     # Who asks without reading the answers is not listened to.
                     await call.drained()
@@ -39,24 +39,26 @@ class WatchService:
         finally:
             stream.close()
 
-    async def _take(self, stream: ResponseStream, request: pb.WatchRequest) -> None:
+    def _take(self, stream: ResponseStream, request: pb.WatchRequest) -> None:
         match request.WhichOneof("request_union"):
             case "create_request":
                 self._create(stream, request.create_request)
             case "cancel_request":
                 self._cancel(stream, request.cancel_request.watch_id)
             case "progress_request":
-                await self._request_progress(stream)
+                self._request_progress(stream)
             case _:
                 pass  # etcd ignores what it does not know
 
-    async def _request_progress(self, stream: ResponseStream) -> None:
-        """Ask the hub, once all is applied that was committed before the request."""
-        try:
-            await self._replica.read_index()
-        except StoreError:
-            return  # dropped, as etcd does when it cannot answer now: clients ask again
-        self._hub.request_progress(stream)
+    def _request_progress(self, stream: ResponseStream) -> None:
+        """Ask the hub, once all is applied that was committed before the request.
+
+        Only the request waits for that; whatever else comes on the stream does not.
+        """
+        if not self._replica.shared:
+            self._hub.request_progress(stream)
+        else:
+            stream.ask_when(self._replica.read_index)
 
     def _create(self, stream: ResponseStream, request: pb.WatchCreateRequest) -> None:
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from datastore.shim.errors import ShimError
+from datastore.shim.errors import ShimError, StoreError
 from datastore.shim.mvcc.wire import frame, varint
 from datastore.shim.rpc.header import Headers
 from datastore.shim.transport.api import Call
@@ -46,6 +47,8 @@ class ResponseStream:
         self._hub = hub
         self._next_id = 0
         self._draining: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._ask_again = False
 
     def take_id(self, wanted: int) -> int:
         """Return `wanted`, or for 0 the next free id: the first one is 0.
@@ -102,10 +105,32 @@ class ResponseStream:
         """Queue the answer to a cancel request."""
         self._send(self._headers.at(self._hub.revision) + _watch_id(watch_id) + _CANCELED)
 
+    def ask_when(self, ready: Callable[[], Awaitable[None]]) -> None:
+        """Ask the hub for progress once `ready` returned; requests meanwhile join the next one.
+
+        Where it cannot be ready now the request is dropped, as in etcd: clients ask again.
+        """
+        self._ask_again = True
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(ready))
+
+    async def _ask(self, ready: Callable[[], Awaitable[None]]) -> None:
+        try:
+            while self._ask_again:
+                self._ask_again = False
+                await ready()
+                self._hub.request_progress(self)
+        except StoreError:
+            pass
+        finally:
+            self._asking = None
+
     def close(self) -> None:
         """Forget the watchers; nothing is sent any more."""
         self._hub.close(self)
         self.watchers.clear()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._draining is not None:
             self._draining.cancel()
 
