@@ -55,6 +55,7 @@ class ServeOptions:
     advertise_client_urls: tuple[str, ...] = ()
     listen_metrics_urls: tuple[str, ...] = ()
     name: str = DEFAULT_NAME
+    position_file: Path | None = None
     tls: TlsFiles | None = None
     watch_progress_notify_seconds: float = 600.0
     max_txn_ops: int = 128
@@ -208,6 +209,7 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
         advertise_client_urls=parser.urls("advertise-client-urls"),
         listen_metrics_urls=parser.urls("listen-metrics-urls"),
         name=parser.text("name", DEFAULT_NAME),
+        position_file=_path(parser.text("position-file")),
         tls=_tls(parser),
         watch_progress_notify_seconds=parser.duration(
             "watch-progress-notify-interval", "10m", 0.1
@@ -315,6 +317,10 @@ def _url_fault(url: str) -> str:
 def _read_descriptor(text: str) -> str:
     with os.fdopen(int(text.removeprefix("fd:")), encoding="utf-8") as stream:
         return stream.read()
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def _default_listen() -> str:

@@ -60,7 +60,7 @@ CONTENTION_SECONDS: Final = 1.0
 """How long others count as busy after a commit of theirs."""
 ANSWER_SECONDS: Final = 6.0
 """Above the timeouts of the backends: without an answer for so long the database is away."""
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class Publisher(Protocol):
@@ -105,9 +105,11 @@ class Replica:
         self._next_look: asyncio.Future[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        """Open the backend and load the index. Raises NotReady, Unavailable, Corrupt."""
+    async def start(self, check: Callable[[Backend], None] | None = None) -> None:
+        """Open the backend, let it be checked, and load the index. Raises BackendError."""
         self.head = await self.lanes.upkeep(self.backend.open)
+        if check is not None:
+            await self.lanes.upkeep(check, self.backend)
         await self._load()
         self.health.serve()
 

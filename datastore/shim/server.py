@@ -21,6 +21,7 @@ from datastore.shim.lanes import thread_lanes
 from datastore.shim.members import Members
 from datastore.shim.metrics import Metrics
 from datastore.shim.options import DEFAULT_NAME, ServeOptions, is_loopback
+from datastore.shim.position import PositionFile, PositionKeeper
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
@@ -85,6 +86,7 @@ class Shim:
         self._options = options
         self._given = backend
         self._metrics = Metrics(extensive=options.extensive_metrics)
+        self._keeper: PositionKeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._transport: Transport | None = None
         self._http: HttpServer | None = None
@@ -118,7 +120,9 @@ class Shim:
         self.backend = TimedBackend(self._given or _connect(options), self._metrics.observe_sql)
         lanes = thread_lanes()
         self.replica = Replica(self.backend, lanes, self.health, cache_bytes=options.cache_bytes)
-        await self.replica.start()
+        position = PositionFile(options.position_file) if options.position_file else None
+        await self.replica.start(position.check if position else None)
+        self._keeper = PositionKeeper(self.replica, position) if position else None
         store, replica = self.replica.store, self.replica
         self.hub = Hub(
             store,
@@ -179,6 +183,8 @@ class Shim:
         await self._bind(transport, self._http)
         advertised[:] = options.advertise_client_urls or self.urls
         self._run(members.run())
+        if self._keeper is not None:
+            self._run(self._keeper.run())
 
     async def _bind(self, transport: Transport, http: HttpServer) -> None:
         tls = self._options.tls
@@ -212,6 +218,8 @@ class Shim:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._keeper is not None:
+            await self._keeper.save()
         if hasattr(self, "replica"):
             await self.replica.close()
         if self.urls:

@@ -232,18 +232,16 @@ class Writer:
         lock = self._backend.turn()
         try:
             turn = await lane(lock.__enter__)
+            try:
+                await self._catch_up_in(turn)
+                return await self._once(waiting, turn)
+            finally:
+                with contextlib.suppress(Unavailable, OutcomeUnknown):  # the lock went with it
+                    await lane(lock.__exit__, None, None, None)
         except (Unavailable, OutcomeUnknown) as error:
             # Whoever has the turn may hang, and the compare proves the base without it too.
             log.warning("no turn to write was given: %s", error)
-            return await self._once(waiting, None)
-        try:
-            await self._catch_up_in(turn)
-            return await self._once(waiting, turn)
-        except (Unavailable, OutcomeUnknown) as error:
-            return await self._away(waiting, error)
-        finally:
-            with contextlib.suppress(Unavailable, OutcomeUnknown):  # the lock went with it
-                await lane(lock.__exit__, None, None, None)
+        return await self._once(waiting, None)
 
     async def _catch_up_in(self, turn: Turn) -> None:
         replica, goal = self._replica, -1

@@ -114,6 +114,7 @@ class Listener:
         self._me = me
         self._wake = wake
         self._stopped = threading.Event()
+        self._interrupted = False
         self.listening = threading.Event()
         """Set while notifications arrive."""
         self._thread = threading.Thread(target=self._run, name="byre-listen", daemon=True)
@@ -150,13 +151,17 @@ class Listener:
             delay = min(delay * 2, MAX_BACKOFF_SECONDS)
 
     def _hear(self, session: Session) -> None:
-        """Wake for as long as the connection holds. What came before it began is unknown."""
+        """Wake for as long as the connection holds."""
         session.execute(f"LISTEN {self._channel}")
         self.listening.set()
-        self._wake()
+        if self._interrupted:
+            self._wake()  # nobody knows what came meanwhile
+        self._interrupted = True
         asked = time.monotonic()
         while not self._stopped.is_set():
-            heard = [note.payload for note in session.notifies(timeout=LISTEN_SECONDS)]
+            # Not to gather them for the whole time: the first one is the news.
+            notes = session.notifies(timeout=LISTEN_SECONDS, stop_after=1)
+            heard = [note.payload for note in notes]
             if any(payload != self._me for payload in heard):
                 self._wake()
             if time.monotonic() - asked >= CHECK_SECONDS:
