@@ -86,7 +86,7 @@ def build_network_tables(prefix: str, schema: str | None, dialect: str) -> MetaD
     Args:
         prefix: In front of every table's name, so that many clusters share a database.
         schema: PostgreSQL's schema to put them in.
-        dialect: SQLAlchemy's name of it; MySQL's head has one more column.
+        dialect: SQLAlchemy's name of it; MySQL has a table more.
     """
     metadata = MetaData(schema=schema)
     head = [
@@ -98,9 +98,6 @@ def build_network_tables(prefix: str, schema: str | None, dialect: str) -> MetaD
         _column("cluster_id", Integer64),
         _column("schema_version", Integer()),
     ]
-    if dialect != "postgresql":
-        # The join key of an append that is several statements (log.md A8).
-        head.append(_column("batch", BatchId))
     # Every append updates the head: versions of it must find room beside it (log.md A11).
     _table(metadata, "head", *head, prefix=prefix, postgresql_with=_HEAD_STORAGE)
     _table(
@@ -139,6 +136,9 @@ def build_network_tables(prefix: str, schema: str | None, dialect: str) -> MetaD
         prefix=prefix,
         postgresql_with={"fillfactor": 50},
     )
+    if dialect != "postgresql":
+        # One row, written to make durable what others have committed (log.md A7).
+        _table(metadata, "sync", _key("id", Small), _column("times", Integer64), prefix=prefix)
     return metadata
 
 
