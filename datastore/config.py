@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -15,9 +14,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from datastore import registry
-from datastore.dsn import HIDDEN, Dsn, redact
-from datastore.errors import ConfigError, Problem
-from datastore.schema import Config
+from datastore.dsn import (
+    HIDDEN,
+    Dsn,
+    check_sqlite_parameters,
+    is_server,
+    redact,
+    sqlite_path,
+    to_target,
+)
+from datastore.dsn.names import find_nearest
+from datastore.errors import ConfigError, Problem, UnusableDsn
+from datastore.schema import SERVER_KEYS, UPSTREAM_KEYS, Config
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +37,11 @@ _STORAGE_FLAGS: Final = frozenset({
     "etcd-servers", "etcd-prefix", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
 })  # fmt: skip
 _K0S_ONLY: Final = frozenset({
-    "calico", "controlPlaneLoadBalancing", "dualStack", "enabled", "extensions", "featureGates",
-    "images", "installConfig", "konnectivity", "kubeProxy", "kuberouter", "nodeLocalLoadBalancing",
-    "onlyBindToAddress", "podSecurityPolicy", "provider", "rawArgs", "ca", "telemetry",
-    "workerProfiles", "k0sApiPort",
+    "ca", "calico", "controlPlaneLoadBalancing", "dualStack", "enabled", "etcdUser", "extensions",
+    "featureGates", "images", "k0sApiPort", "konnectivity", "konnectivityUser",
+    "kubeAPIserverUser", "kubeProxy", "kubeSchedulerUser", "kuberouter",
+    "nodeLocalLoadBalancing", "onlyBindToAddress", "podSecurityPolicy", "provider", "rawArgs",
+    "telemetry", "workerProfiles",
 })  # fmt: skip
 
 # pydantic's words for a type error, in the words of the file's author.
@@ -172,14 +181,14 @@ def _problem(item: ErrorDetails) -> Problem:
     if item["type"] == "extra_forbidden":
         if name in _K0S_ONLY:
             return Problem(path, "", "k0s has this key, byre does not; leave it out")
-        return Problem(path, value, "unknown key", _nearest(name, _keys_at(place[:-1])))
+        return Problem(path, value, "unknown key", find_nearest(name, _keys_at(place[:-1])))
     context = item.get("ctx", {})
     if item["type"] == "value_error":
         return Problem(path, value, str(context["error"]))
     if item["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         expected = f"must be {' or '.join(choices)}"
-        return Problem(path, value, expected, _nearest(str(item["input"]), choices))
+        return Problem(path, value, expected, find_nearest(str(item["input"]), choices))
     if item["type"] in {"greater_than_equal", "less_than_equal"}:
         bound = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
         return Problem(path, value, f"must be {bound}")
@@ -201,14 +210,31 @@ def _cross_checks(raw: Mapping[str, Any]) -> Iterator[Problem]:
             "",
             f"{', '.join(files)} must be given together; missing: {', '.join(lacking)}",
         )
-    if kine.get("dataSource") and kine.get("dataSourceFile"):
-        yield Problem("spec.storage.kine", "", "dataSource and dataSourceFile exclude each other")
-    source = kine.get("dataSource")
-    if isinstance(source, str) and not kine.get("binary"):
-        yield from _scheme_problem(Dsn(source.strip()))
+    yield from _kine_checks(kine)
     taken = sorted(map(str, _STORAGE_FLAGS & set(_mapping(raw, "spec", "api", "extraArgs"))))
     for flag in taken:
         yield Problem(f"spec.api.extraArgs.{flag}", "", "is decided by spec.storage; leave it out")
+
+
+def _kine_checks(kine: Mapping[str, Any]) -> Iterator[Problem]:
+    for keys in (
+        ("dataSource", "dataSourceFile"),
+        ("passwordFile", "passwordEnv", "passwordCommand"),
+    ):
+        given = [key for key in keys if kine.get(key)]
+        if len(given) > 1:
+            yield Problem("spec.storage.kine", "", f"{' and '.join(given)} exclude each other")
+    upstream = bool(kine.get("binary"))
+    for key in SERVER_KEYS if upstream else ():
+        if kine.get(key) and key not in UPSTREAM_KEYS:
+            advice = "is for byre's own server; upstream kine takes everything in dataSource"
+            yield Problem(f"spec.storage.kine.{key}", "", advice)
+    source = kine.get("dataSource")
+    if isinstance(source, str):
+        dsn = Dsn(source.strip())
+        if not upstream:
+            yield from _scheme_problem(dsn)
+        yield from _data_source_problem(dsn, upstream=upstream)
 
 
 def _scheme_problem(dsn: Dsn) -> Iterator[Problem]:
@@ -222,7 +248,20 @@ def _scheme_problem(dsn: Dsn) -> Iterator[Problem]:
         return
     expected = f"{dsn.scheme} is not supported yet; supported: {', '.join(known)}"
     advice = ", or any of kine's with spec.storage.kine.binary"
-    yield Problem(path, str(dsn), expected + advice, _nearest(dsn.scheme, known))
+    yield Problem(path, str(dsn), expected + advice, find_nearest(dsn.scheme, known))
+
+
+def _data_source_problem(dsn: Dsn, *, upstream: bool) -> Iterator[Problem]:
+    """Check what a data source says; kine's parameters are kine's business."""
+    try:
+        if dsn.scheme == "sqlite":
+            sqlite_path(dsn, Path("/"))
+            if not upstream:
+                check_sqlite_parameters(dsn)
+        elif is_server(dsn) and not upstream:
+            to_target(dsn)
+    except UnusableDsn as error:
+        yield Problem("spec.storage.kine.dataSource", "", str(error))
 
 
 def _mapping(raw: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -243,12 +282,6 @@ def _keys_at(place: Sequence[int | str]) -> Sequence[str]:
             return []
         model = below[0]
     return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    lowered = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    return lowered[found[0]] if found else ""
 
 
 def _shown(name: str, value: object) -> str:

@@ -4,6 +4,7 @@
     ├── ConfigError           the configuration file, all problems at once
     ├── UnusableDsn           a data source that cannot be understood or used
     ├── UnusablePath          a file, directory or socket path that cannot be used
+    ├── UnusableUser          a user that the datastore cannot run as
     ├── CertificateError      a certificate or key that is missing, broken or does not fit
     ├── UnknownKind           no datastore is registered for a URL scheme
     ├── PasswordUnavailable   a source of passwords that gives none
@@ -65,6 +66,15 @@ class UnusablePath(DatastoreError):
         self.path = path
         self.reason = reason
         super().__init__(f"cannot use {path}: {reason}")
+
+
+class UnusableUser(DatastoreError):
+    """A user that the datastore cannot run as, and why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"the datastore cannot run as {name}: {reason}")
 
 
 class CertificateError(DatastoreError):

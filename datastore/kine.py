@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from datastore.dsn import Dsn, sqlite_path
+from datastore.dsn import Access, Dsn, sqlite_path
 from datastore.endpoint import Endpoint
 from datastore.errors import ConfigError, NotReady
 from datastore.launch import EtcdProbe, ProcessSpec
@@ -18,6 +18,9 @@ from datastore.registry import Binary, Request, taken_flags
 PROCESS: Final = "kine"
 
 VARIABLE: Final = "KINE_ENDPOINT"
+
+_PRIVATE: Final = frozenset({"sqlite", "litestream", "memory"})
+"""Schemes of stores that one controller has for itself."""
 
 _TAKEN: Final = frozenset({"endpoint", "listen-address"})
 
@@ -45,6 +48,7 @@ class KineDatastore:
     binary: Binary
     flags: Mapping[str, str] = field(default_factory=dict)
     kind: str = "kine"
+    shared: bool = False
     binaries: Sequence[str] = ("kine",)
 
     @classmethod
@@ -58,7 +62,9 @@ class KineDatastore:
             socket=request.paths.datastore_run_dir / "kine.sock",
             data_dir=request.paths.database_dir,
             binary=request.binary,
-            flags={**_DEFAULTS, **request.extra_args},
+            flags={**_DEFAULTS, **_tls_flags(request.access), **request.extra_args},
+            # What kine itself advises its embedders.
+            shared=request.dsn.scheme not in _PRIVATE,
         )
         socket_url(made.socket)
         return made
@@ -102,6 +108,11 @@ class KineDatastore:
                 f"kine over {self.dsn} does not answer: {error.reason}",
                 f"byre status and byre logs {PROCESS} tell more",
             ) from error
+
+
+def _tls_flags(access: Access) -> Mapping[str, str]:
+    files = {"ca-file": access.ca, "cert-file": access.cert, "key-file": access.key}
+    return {name: str(path) for name, path in files.items() if path}
 
 
 def _for_kine(dsn: Dsn, data_dir: Path) -> Dsn:

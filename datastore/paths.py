@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -83,6 +83,13 @@ class Paths:
         """Sockets of the datastore's processes."""
         return self.run_dir / "datastore"
 
+    @property
+    def passages(self) -> Sequence[Path]:
+        """The directories of byre's own on the way to those of the datastore."""
+        common = _system().run_dir
+        above = (common,) if common in self.run_dir.parents else ()
+        return (self.data_dir, *above, self.run_dir)
+
 
 def make_directory(path: Path, mode: int = PRIVATE) -> None:
     """Make `path` and its parents; `mode` holds for `path` even if it was there.
@@ -105,6 +112,15 @@ def make_directory(path: Path, mode: int = PRIVATE) -> None:
         raise UnusablePath(path, _reason(error)) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise UnusablePath(path, "not writable for this user; change its owner or choose another")
+
+
+def open_passage(directories: Iterable[Path]) -> None:
+    """Let other users pass through directories, to what is theirs; they see nothing on the way."""
+    for directory in directories:
+        try:
+            directory.chmod(directory.stat().st_mode & 0o777 | 0o011)
+        except OSError as error:
+            raise UnusablePath(directory, _reason(error)) from error
 
 
 def socket_url(path: Path) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Final, Protocol
 
-from datastore.dsn import Dsn
+from datastore.dsn import Access, Dsn
+from datastore.dsn.parse import SERVER_SCHEMES
 from datastore.endpoint import Endpoint
 from datastore.errors import Problem, UnknownKind
 from datastore.launch import ProcessSpec
@@ -18,7 +19,10 @@ from datastore.paths import Paths
 ENTRY_POINTS: Final = "byre.datastores"
 """Group of entry points: the name is the URL scheme, the object is a Factory."""
 
-_BUILT_IN: Final[Mapping[str, str]] = {"sqlite": "datastore.sql:SqliteDatastore.from_request"}
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "sqlite": "datastore.sql:from_file",
+    **dict.fromkeys(SERVER_SCHEMES, "datastore.sql:from_server"),
+}
 
 
 class Datastore(Protocol):
@@ -27,6 +31,11 @@ class Datastore(Protocol):
     @property
     def kind(self) -> str:
         """What people call it: ``sqlite``, ``managed etcd``, …."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other controllers may use the same store: then leaders are elected."""
         ...
 
     @property
@@ -64,6 +73,11 @@ class Request:
     paths: Paths
     binary: Binary = Path
     extra_args: Mapping[str, str] = field(default_factory=dict)
+    access: Access = field(default_factory=Access)
+    server_keys: Sequence[str] = ()
+    """Keys of spec.storage.kine that are given and mean something for database servers only."""
+    user: str | None = None
+    """Whom its processes are to run as; None for byre's own user."""
 
 
 Factory = Callable[[Request], Datastore]

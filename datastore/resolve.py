@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from datastore.dsn import Dsn
+from datastore.account import choose_user
+from datastore.dsn import Access, Dsn, TlsMode
+from datastore.dsn.password import Password, PasswordCommand, PasswordFile, PasswordVariable
 from datastore.errors import UnusableDsn, UnusablePath
 from datastore.etcd.external import ExternalEtcd
 from datastore.etcd.managed import ManagedEtcd
 from datastore.kine import KineDatastore
 from datastore.paths import Paths
 from datastore.registry import Binary, Datastore, Request, factory
-from datastore.schema import Config, Kine
+from datastore.schema import SERVER_KEYS, Config, Kine
 from datastore.sql import VARIABLE
 
 DEFAULT_FILE: Final = "state.db"
@@ -45,11 +47,18 @@ def resolve(
         if storage.etcd.external_cluster:
             return ExternalEtcd.from_config(storage.etcd.external_cluster)
         return ManagedEtcd.from_config(storage.etcd, paths, binary)
-    dsn = _data_source(storage.kine, paths, environ)
-    request = Request(dsn, paths, binary, storage.kine.extra_args)
+    request = Request(
+        _data_source(storage.kine, paths, environ),
+        paths,
+        binary,
+        storage.kine.extra_args,
+        access=_access(storage.kine, environ),
+        server_keys=_server_keys(storage.kine),
+        user=choose_user(config.spec.install_config.users.kine_user),
+    )
     if storage.kine.binary:
         return KineDatastore.from_request(request)
-    return factory(dsn.scheme)(request)
+    return factory(request.dsn.scheme)(request)
 
 
 def _data_source(kine: Kine, paths: Paths, environ: Mapping[str, str]) -> Dsn:
@@ -61,6 +70,32 @@ def _data_source(kine: Kine, paths: Paths, environ: Mapping[str, str]) -> Dsn:
         return _checked(Dsn(environ[VARIABLE].strip()), f"environment variable {VARIABLE}")
     file = KINE_FILE if kine.binary else DEFAULT_FILE
     return Dsn(f"sqlite://{paths.database_dir / file}")
+
+
+def _access(kine: Kine, environ: Mapping[str, str]) -> Access:
+    return Access(
+        prefix=kine.prefix or "",
+        schema=kine.schema_name or "",
+        ca=kine.ca_file,
+        cert=kine.client_cert_file,
+        key=kine.client_key_file,
+        tls_mode=TlsMode(kine.tls_mode) if kine.tls_mode else None,
+        password=_password(kine, environ),
+        listen=kine.listen_data_source,
+    )
+
+
+def _password(kine: Kine, environ: Mapping[str, str]) -> Password | None:
+    if kine.password_file:
+        return PasswordFile(kine.password_file)
+    if kine.password_env:
+        return PasswordVariable(kine.password_env, environ.get(kine.password_env))
+    return PasswordCommand(kine.password_command) if kine.password_command else None
+
+
+def _server_keys(kine: Kine) -> Sequence[str]:
+    keys = {info.alias: name for name, info in Kine.model_fields.items()}
+    return [key for key in SERVER_KEYS if getattr(kine, keys[key]) is not None]
 
 
 def _from_file(path: Path) -> Dsn:

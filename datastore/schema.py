@@ -20,8 +20,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from datastore.dsn import Dsn, check_sqlite_parameters, sqlite_path
-from datastore.errors import UnusableDsn
+from datastore.dsn import Dsn
+from datastore.dsn.parse import check_prefix, check_schema
 
 KUBERNETES_VERSION: Final = "1.37.2"
 
@@ -128,12 +128,6 @@ def _data_source(value: object) -> object:
     dsn = Dsn(value.strip())
     if not dsn.scheme:
         raise ValueError("must be a URL such as sqlite:///var/lib/byre/db/state.db")
-    if dsn.scheme == "sqlite":
-        try:
-            check_sqlite_parameters(dsn)
-            sqlite_path(dsn, Path("/"))
-        except UnusableDsn as error:
-            raise ValueError(str(error)) from None
     return dsn
 
 
@@ -144,9 +138,13 @@ Version = Annotated[str, AfterValidator(_version)]
 ClientUrl = Annotated[str, AfterValidator(_endpoint)]
 DataSource = Annotated[InstanceOf[Dsn], BeforeValidator(_data_source)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
+TablePrefix = Annotated[str, AfterValidator(check_prefix)]
+SchemaName = Annotated[str, AfterValidator(check_schema)]
 File = Annotated[Path, AfterValidator(_beside_the_configuration)]
 Program = Annotated[str, Field(min_length=1)]
 """A path, or a bare name that byre looks for, downloads or builds."""
+Name = Annotated[str, Field(min_length=1)]
+TlsModeName = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
 class ExternalCluster(Section):
@@ -173,8 +171,29 @@ class Kine(Section):
 
     data_source: DataSource | None = None
     data_source_file: File | None = None
+    listen_data_source: DataSource | None = None
+    prefix: TablePrefix | None = None
+    # A field called schema would hide one of pydantic's.
+    schema_name: SchemaName | None = Field(default=None, alias="schema")
+    ca_file: File | None = None
+    client_cert_file: File | None = None
+    client_key_file: File | None = None
+    tls_mode: TlsModeName | None = None
+    password_file: File | None = None
+    password_env: Name | None = None
+    password_command: tuple[str, ...] | None = Field(default=None, min_length=1)
     binary: Program | None = None
     extra_args: Arguments = Field(default_factory=dict)
+
+
+SERVER_KEYS: Final = (
+    "listenDataSource", "prefix", "schema", "caFile", "clientCertFile", "clientKeyFile", "tlsMode",
+    "passwordFile", "passwordEnv", "passwordCommand",
+)  # fmt: skip
+"""Keys of spec.storage.kine that say how a database server is reached."""
+
+UPSTREAM_KEYS: Final = ("caFile", "clientCertFile", "clientKeyFile")
+"""Those of them that upstream kine can be told."""
 
 
 class Storage(Section):
@@ -217,6 +236,18 @@ class Kubernetes(Section):
     version: Version = KUBERNETES_VERSION
 
 
+class Users(Section):
+    """spec.installConfig.users: who owns the processes when byre is root."""
+
+    kine_user: Name | None = None
+
+
+class InstallConfig(Section):
+    """spec.installConfig."""
+
+    users: Users = Field(default_factory=Users)
+
+
 class Spec(Section):
     """spec."""
 
@@ -226,6 +257,7 @@ class Spec(Section):
     network: ClusterNetwork = Field(default_factory=ClusterNetwork)
     kubernetes: Kubernetes = Field(default_factory=Kubernetes)
     storage: Storage = Field(default_factory=Storage)
+    install_config: InstallConfig = Field(default_factory=InstallConfig)
 
 
 class Config(Section):

@@ -49,7 +49,7 @@ class Order:
 
 def needed_binaries(plan: Plan, *, single: bool) -> list[str]:
     """Return the names of the executables that a plan needs."""
-    return [*plan.datastore.binaries, *component_names(single=single)]
+    return [*plan.datastore.binaries, *component_names(plan.datastore, single=single)]
 
 
 def run_controller(

@@ -13,8 +13,10 @@ NAME = "kube-controller-manager"
 PORT = "10257"
 
 
-def describe_controller_manager(config: Config, pki: ClusterPki, binary: Path) -> ProcessSpec:
-    """Return the only kube-controller-manager of a cluster: it elects no leader."""
+def describe_controller_manager(
+    config: Config, pki: ClusterPki, binary: Path, *, elects: bool
+) -> ProcessSpec:
+    """Return kube-controller-manager; the only one of a cluster elects no leader."""
     extra = config.spec.controller_manager.extra_args
     probe = HttpProbe(
         f"https://127.0.0.1:{extra.get('secure-port', PORT)}/healthz",
@@ -23,14 +25,14 @@ def describe_controller_manager(config: Config, pki: ClusterPki, binary: Path) -
     )
     return ProcessSpec(
         NAME,
-        [str(binary), *to_argv(_flags(config, pki), extra)],
+        [str(binary), *to_argv(_flags(config, pki, elects=elects), extra)],
         readiness=probe,
         liveness=probe,
         grace_seconds=10,
     )
 
 
-def _flags(config: Config, pki: ClusterPki) -> dict[str, str]:
+def _flags(config: Config, pki: ClusterPki, *, elects: bool) -> dict[str, str]:
     kubeconfig = str(pki.kubeconfig("controller-manager"))
     server = pki.pair("controller-manager-server")
     return {
@@ -53,6 +55,6 @@ def _flags(config: Config, pki: ClusterPki) -> dict[str, str]:
         "cluster-cidr": config.spec.network.pod_cidr,
         "service-cluster-ip-range": config.spec.network.service_cidr,
         "cluster-name": "byre",
-        "leader-elect": "false",
+        "leader-elect": str(elects).lower(),
         "profiling": "false",
     }

@@ -40,11 +40,14 @@ class Listener:
     port: int
 
 
-def component_names(*, single: bool) -> Sequence[str]:
-    """Return the Kubernetes components that run on this controller."""
-    return (
-        (apiserver.NAME, controllermanager.NAME, scheduler.NAME) if single else (apiserver.NAME,)
-    )
+def component_names(datastore: Datastore, *, single: bool) -> Sequence[str]:
+    """Return the Kubernetes components that run on this controller.
+
+    Controllers that share a store are equals: each runs everything, and leaders are elected.
+    """
+    if single or datastore.shared:
+        return (apiserver.NAME, controllermanager.NAME, scheduler.NAME)
+    return (apiserver.NAME,)
 
 
 def make_plan(
@@ -55,8 +58,8 @@ def make_plan(
     Args:
         config: The user's choices.
         paths: Where the files are.
-        single: Whether this is the only controller; then it runs the controllers and the
-            scheduler as well, without an election.
+        single: Whether the controllers and the scheduler run beside a store that only this
+            controller has; on a store that others may share they always do, and elect leaders.
         binary: Finds an executable by its name.
     """
     datastore = resolve(config, paths, binary=binary)
@@ -64,12 +67,13 @@ def make_plan(
     components = [
         apiserver.describe_apiserver(config, datastore.endpoint, pki, binary(apiserver.NAME))
     ]
-    if single:
+    elects = datastore.shared
+    if controllermanager.NAME in component_names(datastore, single=single):
         components += [
             controllermanager.describe_controller_manager(
-                config, pki, binary(controllermanager.NAME)
+                config, pki, binary(controllermanager.NAME), elects=elects
             ),
-            scheduler.describe_scheduler(config, pki, binary(scheduler.NAME)),
+            scheduler.describe_scheduler(config, pki, binary(scheduler.NAME), elects=elects),
         ]
     return Plan(datastore, tuple(datastore.processes()), tuple(components), api_url(config))
 

@@ -13,8 +13,10 @@ NAME = "kube-scheduler"
 PORT = "10259"
 
 
-def describe_scheduler(config: Config, pki: ClusterPki, binary: Path) -> ProcessSpec:
-    """Return the only kube-scheduler of a cluster: it elects no leader."""
+def describe_scheduler(
+    config: Config, pki: ClusterPki, binary: Path, *, elects: bool
+) -> ProcessSpec:
+    """Return kube-scheduler; the only one of a cluster elects no leader."""
     extra = config.spec.scheduler.extra_args
     probe = HttpProbe(
         f"https://127.0.0.1:{extra.get('secure-port', PORT)}/healthz",
@@ -23,14 +25,14 @@ def describe_scheduler(config: Config, pki: ClusterPki, binary: Path) -> Process
     )
     return ProcessSpec(
         NAME,
-        [str(binary), *to_argv(_flags(pki), extra)],
+        [str(binary), *to_argv(_flags(pki, elects=elects), extra)],
         readiness=probe,
         liveness=probe,
         grace_seconds=10,
     )
 
 
-def _flags(pki: ClusterPki) -> dict[str, str]:
+def _flags(pki: ClusterPki, *, elects: bool) -> dict[str, str]:
     kubeconfig = str(pki.kubeconfig("scheduler"))
     server = pki.pair("scheduler-server")
     return {
@@ -44,6 +46,6 @@ def _flags(pki: ClusterPki) -> dict[str, str]:
         "tls-min-version": "VersionTLS12",
         "client-ca-file": str(pki.ca.cert),
         "requestheader-client-ca-file": str(pki.pair("front-proxy-ca").cert),
-        "leader-elect": "false",
+        "leader-elect": str(elects).lower(),
         "profiling": "false",
     }

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -28,7 +28,7 @@ class Password(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FixedPassword:
-    """A password that came with the data source or the environment."""
+    """A password that came with the data source."""
 
     text: str
 
@@ -38,6 +38,20 @@ class FixedPassword:
 
     def __repr__(self) -> str:
         return "FixedPassword(***)"
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordVariable:
+    """An environment variable that holds the password; `text` is None where it is not set."""
+
+    name: str
+    text: str | None = field(default=None, repr=False)
+
+    def get(self) -> str:
+        """Return what the variable held."""
+        if not self.text:
+            raise PasswordUnavailable(f"the environment variable {self.name} is not set")
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)

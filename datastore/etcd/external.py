@@ -20,6 +20,7 @@ class ExternalEtcd:
 
     endpoint: Endpoint
     kind: str = "external etcd"
+    shared: bool = True
     binaries: Sequence[str] = ()
 
     @classmethod

@@ -36,6 +36,7 @@ class ManagedEtcd:
     binary: Binary
     extra_args: Mapping[str, str] = field(default_factory=dict)
     kind: str = "managed etcd"
+    shared: bool = False
     binaries: Sequence[str] = ("etcd",)
 
     @classmethod

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from datastore.dsn import Access, Dsn, TlsMode, is_server, to_target
-from datastore.dsn.password import FixedPassword, Password, PasswordCommand, PasswordFile
+from datastore.dsn.password import Password, PasswordCommand, PasswordFile, PasswordVariable
 from datastore.errors import UnusableDsn
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _password(parser: Parser, environ: Mapping[str, str]) -> Password | None:
         return PasswordFile(file) if file else None
     if not environ.get(name):
         parser.problems.append(f"--datastore-password-env: {name} is not in the environment")
-    return FixedPassword(environ.get(name, ""))
+    return PasswordVariable(name, environ.get(name))
 
 
 def _command(parser: Parser, command: str) -> Password | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from datastore.config import example, explicit_binaries, load, parse
+from datastore.dsn import Dsn
 from datastore.errors import ConfigError
 from datastore.schema import Config
 
@@ -62,19 +63,46 @@ BAD = {
                                "URL such as sqlite:///var/lib/byre/db/state.db (found ***)"),
     "memory": Bad(KINE % "'sqlite://:memory:'", "spec.storage.kine.dataSource: "
                   "sqlite://:memory: names no file, and a cluster in memory is lost at every "
-                  "restart; write sqlite:///absolute/path.db (found sqlite://:memory:)"),
+                  "restart; write sqlite:///absolute/path.db"),
     "read only": Bad(KINE % "'sqlite:///a/b?mode=ro'",
                      "spec.storage.kine.dataSource: mode=ro does "
-                     "not suit a store; leave it out or use rwc (found sqlite:///a/b?mode=ro)"),
+                     "not suit a store; leave it out or use rwc"),
     "root directory": Bad(KINE % "sqlite:///b", "spec.storage.kine.dataSource: sqlite:///b is /b "
                           "in the root directory; write sqlite://b for a file below the data "
-                          "directory or sqlite:///absolute/path.db (found sqlite:///b)"),
-    "not yet": Bad(KINE % "'postgres://u:secret@h/d'", "spec.storage.kine.dataSource: postgres is "
-                   "not supported yet; supported: sqlite, or any of kine's with "
-                   "spec.storage.kine.binary (found postgres://u:***@h/d)"),
-    "near": Bad(KINE % "sqlit:///a/b", "spec.storage.kine.dataSource: sqlit is not supported yet; "
-                "supported: sqlite, or any of kine's with spec.storage.kine.binary "
-                "(found sqlit:///a/b); did you mean sqlite?"),
+                          "directory or sqlite:///absolute/path.db"),
+    "not yet": Bad(KINE % "'nats://u:secret@h/d'", "spec.storage.kine.dataSource: nats is not "
+                   "supported yet; supported: mariadb, mysql, postgres, postgresql, sqlite, or "
+                   "any of kine's with spec.storage.kine.binary (found nats://u:***@h/d)"),
+    "near": Bad(KINE % "postgre://h/b", "spec.storage.kine.dataSource: postgre is not supported "
+                "yet; supported: mariadb, mysql, postgres, postgresql, sqlite, or any of kine's "
+                "with spec.storage.kine.binary (found postgre://h/b); did you mean postgres?"),
+    "parameter": Bad(KINE % "'mysql://u:secret@tcp(h)/d?parsTime=true'",
+                     "spec.storage.kine.dataSource: mysql://u:***@tcp(h)/d?parsTime=true: unknown "
+                     "parameter parsTime; did you mean parseTime?"),
+    "percent": Bad(KINE % "'postgres://u:100%secret@h/d'",
+                   "spec.storage.kine.dataSource: postgres://u:***@h/d: a percent sign must be "
+                   "written as %25"),
+    "table prefix": Bad("spec: {storage: {kine: {prefix: A-}}}",
+                        "spec.storage.kine.prefix: must be up to 32 small letters, digits and "
+                        "underscores, beginning with a letter, such as byre_ (found A-)"),
+    "TLS mode": Bad("spec: {storage: {kine: {tlsMode: verify}}}",
+                    "spec.storage.kine.tlsMode: must be disable or allow or prefer or require or "
+                    "verify-ca or verify-full (found verify); did you mean verify-ca?"),
+    "password command": Bad("spec: {storage: {kine: {passwordCommand: secret}}}",
+                            "spec.storage.kine.passwordCommand: must be a list (found ***)"),
+    "password itself": Bad("spec: {storage: {kine: {password: secret}}}",
+                           "spec.storage.kine.password: unknown key (found ***); "
+                           "did you mean passwordEnv?"),
+    "two passwords": Bad(
+        "spec: {storage: {kine: {passwordFile: a, passwordEnv: B}}}",
+        "spec.storage.kine: passwordFile and passwordEnv exclude each other"),
+    "upstream kine": Bad(
+        "spec: {storage: {kine: {binary: kine, passwordFile: a}}}",
+        "spec.storage.kine.passwordFile: is for byre's own server; upstream kine takes everything "
+        "in dataSource"),
+    "k0s only user": Bad("spec: {installConfig: {users: {etcdUser: etcd}}}",
+                         "spec.installConfig.users.etcdUser: k0s has this key, byre does not; "
+                         "leave it out"),
     "an etcd": Bad(KINE % "'https://h:2379'", "spec.storage.kine.dataSource: is an etcd; use "
                    "spec.storage.type: etcd with etcd.externalCluster.endpoints "
                    "(found https://h:2379)"),
@@ -138,7 +166,7 @@ spec:
 
 def test_an_error_does_not_carry_the_input_along() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(KINE % "'postgres://u:secret@h/d'")
+        parse(KINE % "'postgres://u:secret@h/d?x=1'")
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
@@ -195,6 +223,14 @@ def test_file_names_are_taken_from_the_configuration_s_directory(tmp_path: Path)
 def test_only_paths_are_explicit_binaries() -> None:
     config = parse("spec: {api: {binary: /x/kube-apiserver}, storage: {kine: {binary: kine}}}")
     assert explicit_binaries(config) == {"kube-apiserver": Path("/x/kube-apiserver")}
+
+
+@pytest.mark.parametrize(
+    "source", ["sqlite:///a/b?_pragma=x&mode=ro", "postgres://h/d?pool_max=3", "nats://h"]
+)
+def test_upstream_kine_s_parameters_are_its_own_business(source: str) -> None:
+    config = parse(f"spec: {{storage: {{kine: {{binary: kine, dataSource: '{source}'}}}}}}")
+    assert config.spec.storage.kine.data_source == Dsn(source)
 
 
 def test_the_configuration_never_shows_a_password() -> None:

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
-from datastore import registry, sql
+from datastore import account, registry, sql
 from datastore.config import parse
 from datastore.dsn import Dsn
 from datastore.endpoint import Endpoint
 from datastore.errors import (
     CertificateError,
     ConfigError,
+    DatastoreError,
     NotReady,
     UnknownKind,
     UnusableDsn,
     UnusablePath,
+    UnusableUser,
 )
 from datastore.paths import Paths
 from datastore.registry import Datastore, Request
@@ -129,8 +131,123 @@ class TestDataSource:
         assert process.secrets["BYRE_DATASTORE"] == "sqlite:////c/d.db"
 
     def test_an_unknown_scheme_names_the_known_ones(self) -> None:
-        with pytest.raises(UnknownKind, match=r"begin with postgres://; known: sqlite"):
-            found("", {"BYRE_DATASTORE": SECRET})
+        with pytest.raises(UnknownKind, match=r"begin with nats://; known: mariadb, mysql, "):
+            found("", {"BYRE_DATASTORE": "nats://u:secret@h"})
+
+    def test_an_unusable_one_in_the_environment_is_told(self) -> None:
+        with pytest.raises(UnusableDsn, match="unknown parameter sslmod; did you mean sslmode"):
+            found("", {"BYRE_DATASTORE": f"{SECRET}?sslmod=x"})
+
+
+class TestServer:
+    def test_everything_reaches_the_server_and_no_secret_its_arguments(self) -> None:
+        text = """
+spec:
+  storage:
+    kine:
+      dataSource: postgres://u@h/d
+      listenDataSource: postgres://u@direct/d
+      prefix: a_
+      schema: s
+      caFile: /t/ca
+      clientCertFile: /t/cert
+      clientKeyFile: /t/key
+      tlsMode: verify-ca
+      passwordEnv: PW
+"""
+        datastore = found(text, {"PW": "secret"})
+        assert datastore.kind == "postgresql"
+        assert datastore.shared
+        [process] = datastore.processes()
+        assert {
+            "--datastore-prefix=a_",
+            "--datastore-schema=s",
+            "--datastore-ca-file=/t/ca",
+            "--datastore-cert-file=/t/cert",
+            "--datastore-key-file=/t/key",
+            "--datastore-tls-mode=verify-ca",
+            "--datastore-password-env=BYRE_DATASTORE_PASSWORD",
+        } < set(process.argv)
+        assert process.secrets == {
+            "BYRE_DATASTORE": "postgres://u@h/d",
+            "BYRE_DATASTORE_LISTEN": "postgres://u@direct/d",
+            "BYRE_DATASTORE_PASSWORD": "secret",
+        }
+        assert "secret" not in f"{datastore!r} {process!r} {process.argv}"
+
+    @pytest.mark.parametrize(
+        ("key", "flag"),
+        [
+            ("passwordFile: /p", "--datastore-password-file=/p"),
+            ("passwordCommand: [a, 'b c']", "--datastore-password-command=a 'b c'"),
+        ],
+    )
+    def test_sources_of_passwords(self, key: str, flag: str) -> None:
+        text = f"spec: {{storage: {{kine: {{dataSource: 'mysql://u@h/d', {key}}}}}}}"
+        [process] = found(text).processes()
+        assert flag in process.argv
+
+    def test_each_controller_is_a_member_of_its_own(self) -> None:
+        def name(data_dir: str) -> str:
+            paths = Paths(Path(data_dir), PATHS.run_dir, PATHS.cache_dir, PATHS.config_file)
+            [process] = found("", {"BYRE_DATASTORE": SECRET}, paths).processes()
+            [flag] = [one for one in process.argv if one.startswith("--name=")]
+            return flag
+
+        assert name("/one") != name("/two")
+        assert name("/one") == name("/one")
+
+    def test_a_tcp_listener_is_what_other_members_are_told_of(self) -> None:
+        text = (
+            "spec: {storage: {kine: {dataSource: 'mysql://h/d', "
+            "extraArgs: {listen-client-urls: 'https://10.0.0.1:2379', cert-file: /c}}}}"
+        )
+        [process] = found(text).processes()
+        assert {
+            "--listen-client-urls=unix:///run/b/datastore/shim.sock,https://10.0.0.1:2379",
+            "--advertise-client-urls=https://10.0.0.1:2379",
+            "--cert-file=/c",
+        } < set(process.argv)
+
+    def test_what_is_for_servers_is_refused_beside_a_file(self) -> None:
+        with pytest.raises(ConfigError, match=r"kine\.schema: is for a database server") as caught:
+            found("spec: {storage: {kine: {schema: s, passwordFile: /p}}}")
+        assert len(caught.value.problems) == 2
+
+    def test_contradictions_between_the_data_source_and_the_keys_are_told(self) -> None:
+        text = f"spec: {{storage: {{kine: {{dataSource: '{SECRET}', passwordEnv: PW}}}}}}"
+        with pytest.raises(UnusableDsn, match=r"the password is given twice"):
+            found(text)
+
+    @pytest.mark.parametrize(
+        ("keys", "told"),
+        [
+            ("passwordFile: /nowhere", r"/nowhere: no such file"),
+            ("passwordEnv: NOWHERE", r"the environment variable NOWHERE is not set"),
+            ("caFile: /nowhere", r"cannot use /nowhere: no such file"),
+        ],
+    )
+    def test_what_is_missing_is_told_before_the_start(
+        self, keys: str, told: str, tmp_path: Path
+    ) -> None:
+        paths = Paths(tmp_path / "data", tmp_path / "run", PATHS.cache_dir, PATHS.config_file)
+        text = f"spec: {{storage: {{kine: {{dataSource: 'mysql://h/d', {keys}}}}}}}"
+        with pytest.raises(DatastoreError, match=told):
+            found(text, paths=paths).prepare()
+
+    def test_an_unprotected_connection_is_warned_about(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        paths = Paths(tmp_path / "data", tmp_path / "run", PATHS.cache_dir, PATHS.config_file)
+        found("spec: {storage: {kine: {dataSource: 'mysql://h/d'}}}", paths=paths).prepare()
+        assert "nothing proves that h:3306 is the database" in caplog.text
+        assert "spec.storage.kine.caFile" in caplog.text
+
+    def test_a_user_that_does_not_exist_is_told(self) -> None:
+        text = "spec: {installConfig: {users: {kineUser: nobody-at-all}}}"
+        config = parse(text)
+        with pytest.raises(UnusableUser, match=r"useradd --system .* nobody-at-all"):
+            account.find_account(config.spec.install_config.users.kine_user or "")
 
 
 class TestKine:
@@ -282,7 +399,7 @@ class TestRegistry:
 
         monkeypatch.setattr(metadata, "entry_points", entry_points)
         monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
-        assert registry.schemes() == ["other", "sqlite"]
+        assert {"other", "sqlite"} < set(registry.schemes())
         datastore = found("spec: {storage: {kine: {dataSource: 'other://x'}}}")
         assert datastore.kind == "other x"
 
@@ -296,6 +413,7 @@ def _this_module() -> Any:
 
 def other_kind(request: Request) -> Datastore:
     class Other:
+        shared = False
         kind = f"other {Dsn(request.dsn.text).text.partition('://')[2]}"
         endpoint = Endpoint(("http://h:1",))
         binaries = ()

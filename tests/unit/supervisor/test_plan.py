@@ -32,6 +32,16 @@ spec:
         clientCertFile: /tls/client.crt
         clientKeyFile: /tls/client.key
 """,
+    "postgresql": """
+spec:
+  storage:
+    kine:
+      dataSource: postgres://byre:secret@db-1,db-2/kubernetes
+      prefix: cluster_a_
+      caFile: /tls/ca.crt
+      extraArgs: {name: one}
+  installConfig: {users: {kineUser: root}}
+""",
     "arguments": """
 spec:
   api: {port: 7443, extraArgs: {event-ttl: 10s, profiling: true}}
@@ -68,6 +78,21 @@ def test_without_single_only_the_api_server_runs_beside_the_store() -> None:
     assert names == ["etcd", "kube-apiserver"]
 
 
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("name", ["external-etcd", "postgresql"])
+def test_on_a_store_that_others_may_share_everything_runs_and_leaders_are_elected(
+    name: str, *, single: bool
+) -> None:
+    components = plan_of(name, single=single).components
+    assert [spec.name for spec in components] == [
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+    ]
+    for spec in components[1:]:
+        assert "--leader-elect=true" in spec.argv
+
+
 def test_an_argument_of_the_user_replaces_the_default() -> None:
     assert to_argv({"a": "1", "b": "2"}, {"a": "3", "c": "4"}) == ["--a=3", "--b=2", "--c=4"]
 
@@ -88,6 +113,7 @@ def test_no_secret_is_in_a_plan(show: object) -> None:
     text = show(plan_of("sqlite"))
     assert "BYRE_DATASTORE" in text
     assert "state.db" not in text
+    assert "secret@" not in show(plan_of("postgresql"))
 
 
 def test_the_plan_as_json_has_every_process() -> None:
