@@ -4,26 +4,56 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
 from datastore.shim.backends.api import Backend
 from datastore.shim.backends.memory import Log, MemoryBackend
+from datastore.shim.backends.postgresql import PostgresqlBackend
 from datastore.shim.backends.sqlite import SQLiteBackend
+from tests.support.databases import database_on
 from tests.support.quick_disk import quick_directory
 
 
-class Clock:
-    """A database clock that stands until it is moved."""
+class Clock(Protocol):
+    """The clock by which a store's leases run."""
+
+    slack: float
+    """Seconds that pass by themselves before a test has looked."""
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class SetClock:
+    """A clock that stands until it is moved."""
+
+    slack = 0.0
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
         return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class DatabaseClock:
+    """A database's own clock, which is moved by making everything that it judges older."""
+
+    slack = 2.0
+
+    def __init__(self, age: Callable[[str, str, float], None]) -> None:
+        self._age = age
+
+    def advance(self, seconds: float) -> None:
+        self._age("byre_lease", "deadline", seconds)
+        self._age("byre_member", "seen", seconds)
 
 
 class Place(NamedTuple):
@@ -33,21 +63,53 @@ class Place(NamedTuple):
     clock: Clock
 
 
-def _memory(_: Path, *, shared: bool, deferred_sync: bool = False) -> Place:
-    clock = Clock()
-    log = Log(clock=clock)
-    return Place(lambda: MemoryBackend(log, shared=shared, deferred_sync=deferred_sync), clock)
+Servers = Callable[[str], Any]
+MakePlace = Callable[[Path, Servers], AbstractContextManager[Place]]
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {
-    "memory": lambda directory: _memory(directory, shared=False),
-    "memory, deferred sync": lambda directory: _memory(
-        directory, shared=False, deferred_sync=True
-    ),
-    "sqlite": lambda directory: Place(lambda: SQLiteBackend(directory / "state.db"), Clock()),
+def _memory(*, shared: bool, deferred_sync: bool = False) -> MakePlace:
+    @contextmanager
+    def make(_: Path, __: Servers) -> Iterator[Place]:
+        clock = SetClock()
+        log = Log(clock=clock)
+        yield Place(
+            lambda: MemoryBackend(
+                log, shared=shared, deferred_sync=deferred_sync, turn_seconds=5.0
+            ),
+            clock,
+        )
+
+    return make
+
+
+@contextmanager
+def _sqlite(directory: Path, _: Servers) -> Iterator[Place]:
+    yield Place(lambda: SQLiteBackend(directory / "state.db"), SetClock())
+
+
+@contextmanager
+def _postgresql(_: Path, servers: Servers) -> Iterator[Place]:
+    server = servers("postgresql")
+    with database_on(server) as name:
+
+        def age(table: str, column: str, seconds: float) -> None:
+            server.execute(
+                f"UPDATE {table} SET {column} = {column} - %s * interval '1 second'",
+                (seconds,),
+                database=name,
+            )
+
+        yield Place(lambda: PostgresqlBackend(server.target(name)), DatabaseClock(age))
+
+
+PLACES: dict[str, MakePlace] = {
+    "memory": _memory(shared=False),
+    "memory, deferred sync": _memory(shared=False, deferred_sync=True),
+    "sqlite": _sqlite,
 }
-SHARED_PLACES: dict[str, Callable[[Path], Place]] = {
-    "shared memory": lambda directory: _memory(directory, shared=True),
+SHARED_PLACES: dict[str, MakePlace] = {
+    "shared memory": _memory(shared=True),
+    "postgresql": _postgresql,
 }
 
 
@@ -88,10 +150,11 @@ def tmp_path() -> Iterator[Path]:
 
 
 @pytest.fixture(params=PLACES | SHARED_PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Iterator[Place]:
     """Where any log is kept."""
-    with leaving_nothing(tmp_path):
-        yield (PLACES | SHARED_PLACES)[request.param](tmp_path)
+    make = (PLACES | SHARED_PLACES)[request.param]
+    with leaving_nothing(tmp_path), make(tmp_path, servers) as place:
+        yield place
 
 
 @pytest.fixture
@@ -101,17 +164,21 @@ def backend(place: Place) -> Iterator[Backend]:
 
 
 @pytest.fixture(params=PLACES)
-def sole_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def sole_place(
+    request: pytest.FixtureRequest, tmp_path: Path, servers: Servers
+) -> Iterator[Place]:
     """Where a log is kept that only one server may use."""
-    with leaving_nothing(tmp_path):
-        yield PLACES[request.param](tmp_path)
+    with leaving_nothing(tmp_path), PLACES[request.param](tmp_path, servers) as place:
+        yield place
 
 
 @pytest.fixture(params=SHARED_PLACES)
-def shared_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def shared_place(
+    request: pytest.FixtureRequest, tmp_path: Path, servers: Servers
+) -> Iterator[Place]:
     """Where a log is kept that several servers may use."""
-    with leaving_nothing(tmp_path):
-        yield SHARED_PLACES[request.param](tmp_path)
+    with leaving_nothing(tmp_path), SHARED_PLACES[request.param](tmp_path, servers) as place:
+        yield place
 
 
 @pytest.fixture

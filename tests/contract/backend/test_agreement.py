@@ -1,19 +1,28 @@
-"""Random programs run on the memory backend and on SQLite, which must agree on every answer."""
+"""Random programs run on the memory backend and on another, which must agree on every answer."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
+from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from datastore.shim.backends.api import Backend, Batch, Commit, Kinds, Page, Tail, to_row_id
 from datastore.shim.backends.limits import NO_BATCH
 from datastore.shim.backends.memory import MemoryBackend
+from datastore.shim.backends.postgresql import PostgresqlBackend
 from datastore.shim.backends.sqlite import SQLiteBackend
 from tests.support import batches
-from tests.support.quick_disk import make_directory
+from tests.support.databases import PostgresqlServer, database_on
+from tests.support.quick_disk import quick_directory
 
 small = st.integers(1, 6)
 
@@ -21,19 +30,17 @@ small = st.integers(1, 6)
 class TwoBackends(RuleBasedStateMachine):
     """The memory backend is the model."""
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Callable[[], Backend], *, shared: bool) -> None:
         super().__init__()
-        self._directory = make_directory()
-        self.path = Path(self._directory.name, "state.db")
-        self.model = MemoryBackend()
+        self.connect = connect
+        self.model = MemoryBackend(shared=shared)
         self.head = self.model.open()
         self.positions = [Commit(0, 1, NO_BATCH, Kinds.NONE)]
-        self.backend: Backend = SQLiteBackend(self.path)
+        self.backend = connect()
         self.backend.open()
 
     def teardown(self) -> None:
         self.backend.close()
-        self._directory.cleanup()
 
     def _append(self, batch: Batch) -> None:
         self.head = batches.commit(self.model, batch)
@@ -87,7 +94,7 @@ class TwoBackends(RuleBasedStateMachine):
     @rule()
     def open_again(self) -> None:
         self.backend.close()
-        self.backend = SQLiteBackend(self.path)
+        self.backend = self.connect()
         self.backend.open()
 
     @rule(data=st.data(), limit=small)
@@ -113,7 +120,7 @@ class TwoBackends(RuleBasedStateMachine):
     def the_state_agrees(self) -> None:
         head = self.backend.head()
         assert head == self.model.head()._replace(cluster_id=head.cluster_id)
-        assert list(self.backend.leases()) == list(self.model.leases())
+        assert _granted(self.backend) == _granted(self.model)
         with self.backend.load() as (_, ours, pages), self.model.load() as (_, theirs, others):
             assert ours == theirs
             assert [m for page in pages for m in page] == [m for page in others for m in page]
@@ -125,7 +132,33 @@ def _whole(tail: Tail) -> bool:
     return all(row.meta.id < to_row_id(last + 1, 0) for row in tail.rows)
 
 
-TestTwoBackends = TwoBackends.TestCase
-TestTwoBackends.settings = settings(
-    max_examples=max(10, settings().max_examples // 5), stateful_step_count=20
-)
+def _granted(backend: Backend) -> list[tuple[int, int, bool]]:
+    return [(lease.id, lease.ttl, lease.expired) for lease in backend.leases()]
+
+
+STEPS = settings(max_examples=max(10, settings().max_examples // 5), stateful_step_count=20)
+
+
+def test_sqlite_agrees() -> None:
+    numbers = itertools.count()
+    with quick_directory() as directory:
+
+        class OnSQLite(TwoBackends):
+            def __init__(self) -> None:
+                file = directory / f"{next(numbers)}.db"
+                super().__init__(lambda: SQLiteBackend(file), shared=False)
+
+        run_state_machine_as_test(OnSQLite, settings=STEPS)
+
+
+def test_postgresql_agrees(servers: Callable[[str], PostgresqlServer]) -> None:
+    numbers = itertools.count()
+    server = servers("postgresql")
+    with database_on(server) as database:
+
+        class OnPostgresql(TwoBackends):
+            def __init__(self) -> None:
+                target = server.target(database, search_path=f"agree{next(numbers)}")
+                super().__init__(lambda: PostgresqlBackend(target), shared=True)
+
+        run_state_machine_as_test(OnPostgresql, settings=STEPS)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from datastore.shim.backends.api import (
     Backend,
     BackendError,
+    Commit,
+    Diverged,
+    Kinds,
     Member,
+    Moved,
+    Tail,
     Unavailable,
     to_row_id,
 )
@@ -95,16 +103,18 @@ def test_a_sole_server_keeps_deadlines_and_turns_to_itself(sole_place: Place) ->
 
 def test_a_lease_runs_by_the_database_clock(shared_place: Place, shared: Backend) -> None:
     batches.commit(shared, batches.grant(shared.head(), (1, 10)))
-    shared_place.clock.now += 4
+    shared_place.clock.advance(4)
     (lease,) = shared.leases()
-    assert (lease.remaining, lease.expired) == (6, False)
+    assert lease.remaining == pytest.approx(6, abs=shared_place.clock.slack)
+    assert not lease.expired
 
 
 def test_a_keepalive_renews_what_lives(shared_place: Place, shared: Backend) -> None:
     head = batches.commit(shared, batches.grant(shared.head(), (1, 10), (2, 5)))
-    shared_place.clock.now += 5
+    shared_place.clock.advance(5)
     assert shared.keep_alive([1, 2, 3]) == {1}
-    assert [lease.remaining for lease in shared.leases()] == [10, 0]
+    left = [lease.remaining for lease in shared.leases()]
+    assert left == pytest.approx([10, 0], abs=shared_place.clock.slack)
     assert shared.head() == head
 
 
@@ -113,7 +123,7 @@ def test_expiry_marks_what_is_overdue_and_a_mark_stays(
 ) -> None:
     batches.commit(shared, batches.grant(shared.head(), (1, 10), (2, 5), (3, 5)))
     assert list(shared.expire(10)) == []
-    shared_place.clock.now += 6
+    shared_place.clock.advance(6)
     assert len(shared.expire(1)) == 1
     assert list(other.expire(10)) == [2, 3]
     assert other.keep_alive([2, 3]) == set()
@@ -123,10 +133,11 @@ def test_expiry_marks_what_is_overdue_and_a_mark_stays(
 
 def test_promote_gives_every_lease_its_full_time(shared_place: Place, shared: Backend) -> None:
     batches.commit(shared, batches.grant(shared.head(), (1, 10)))
-    shared_place.clock.now += 60
+    shared_place.clock.advance(60)
     shared.promote()
     assert list(shared.expire(10)) == []
-    assert [lease.remaining for lease in shared.leases()] == [10]
+    (lease,) = shared.leases()
+    assert lease.remaining == pytest.approx(10, abs=shared_place.clock.slack)
 
 
 def test_members_are_those_seen_lately(
@@ -135,24 +146,50 @@ def test_members_are_those_seen_lately(
     one, two = Member(1, "one", ("a", "b"), 5), Member(2, "two", (), 6)
     assert list(shared.heartbeat(one)) == [one]
     assert list(other.heartbeat(two)) == [one, two]
-    shared_place.clock.now += 3600
+    shared_place.clock.advance(3600)
     assert list(other.heartbeat(two._replace(horizon=9))) == [two._replace(horizon=9)]
 
 
 def test_a_turn_reads_and_appends_and_excludes_others(shared: Backend, other: Backend) -> None:
     start = shared.commit(0)
     assert start is not None
+    begun = threading.Event()
+
+    def wait_for_the_turn() -> Tail:
+        begun.set()
+        with other.turn() as turn:
+            return turn.tail(start, 10)
+
+    with ThreadPoolExecutor(1) as pool:
+        with shared.turn() as turn:
+            tail = turn.tail(start, 10)
+            waiting = pool.submit(wait_for_the_turn)
+            begun.wait()
+            turn.append(batches.keys(tail.head, batches.put(2)))
+        assert waiting.result().head.revision == 2
+
+
+def test_an_append_in_a_turn_is_compared_all_the_same(shared: Backend, other: Backend) -> None:
+    start = shared.commit(0)
+    assert start is not None
     with shared.turn() as turn:
         tail = turn.tail(start, 10)
-        turn.append(batches.keys(tail.head, batches.put(2)))
-        with pytest.raises(Unavailable), other.turn():
-            pass
-    with other.turn() as turn:
-        assert turn.tail(start, 10).head.revision == 2
+        head = batches.commit(other, batches.empty(tail.head))
+        outcome = turn.append(batches.keys(tail.head, batches.put(2)))
+    assert outcome == Moved(head)
+
+
+def test_the_tail_of_a_turn_is_verified(shared: Backend, other: Backend) -> None:
+    batches.fill(other, [[b"a"]])
+    with pytest.raises(Diverged), shared.turn() as turn:
+        turn.tail(Commit(1, 2, b"x" * 16, Kinds.LOG), 10)
 
 
 def test_a_turn_ends_with_an_error(shared: Backend, other: Backend) -> None:
-    with pytest.raises(KeyError), shared.turn():
+    start = shared.commit(0)
+    assert start is not None
+    with pytest.raises(KeyError), shared.turn() as turn:
+        turn.tail(start, 10)
         raise KeyError
-    with other.turn():
-        pass
+    with other.turn() as turn:
+        assert turn.tail(start, 10).head.change == 0
