@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import grpc
 
 from datastore.shim.transport.api import Code, Later, Limits, RpcError, Stream, TlsFiles, Unary
-from datastore.shim.transport.certificates import CertificateFiles
 from datastore.shim.transport.grpcio_call import GrpcioCall, StreamCall, check_size
+from datastore.shim.transport.grpcio_certificates import CertificateFiles
 
 log = logging.getLogger(__name__)
 

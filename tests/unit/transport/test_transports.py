@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,10 +18,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from datastore.shim.transport.api import Call, Code, Limits, RpcError, TlsFiles
+from datastore.shim.transport.api import (
+    Call,
+    Code,
+    Later,
+    Limits,
+    RpcError,
+    TlsFiles,
+    Transport,
+)
 from datastore.shim.transport.grpcio import GrpcioTransport
+from datastore.shim.transport.http2.server import Http2Transport
 
 ECHO, LATER, FAIL, BUG, SLOW = "/t.T/Echo", "/t.T/Later", "/t.T/Fail", "/t.T/Bug", "/t.T/Slow"
+BATCH = "/t.T/Batch"
 MIRROR, FLOOD, WAIT, WHO = "/t.T/Mirror", "/t.T/Flood", "/t.T/Wait", "/t.T/Who"
 TEXT = "etcdserver: mvcc: required revision has been compacted % é"
 
@@ -27,10 +39,13 @@ TEXT = "etcdserver: mvcc: required revision has been compacted % é"
 class Handlers:
     """Handlers that show what the transport gives them."""
 
-    def __init__(self, transport: GrpcioTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self.done: asyncio.Queue[str] = asyncio.Queue()
         self.pending: list[int] = []
         self.flooded = asyncio.Event()
+        self.arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        self.waiting: list[tuple[Later, bytes]] = []
+        transport.unary(BATCH, self.batch)
         transport.unary(ECHO, lambda _call, body: body)
         transport.unary(LATER, self.later)
         transport.unary(FAIL, self.fail)
@@ -45,6 +60,17 @@ class Handlers:
         await asyncio.sleep(0)
         call.trailer("kind", "late")
         return body[::-1]
+
+    def batch(self, call: Call, body: bytes) -> Later:
+        """Answer the third request, which is refused, and the two before it in one go."""
+        later = Later()
+        self.arrived.put_nowait(body)
+        self.waiting.append((later, body))
+        if len(self.waiting) == 3:
+            self.waiting.pop()[0].refuse(RpcError(Code.NOT_FOUND, TEXT))
+            for waiting, asked in self.waiting:
+                waiting.answer(asked)
+        return later
 
     def fail(self, call: Call, body: bytes) -> bytes:
         raise RpcError(Code.OUT_OF_RANGE, TEXT, [("reason", "old")])
@@ -82,11 +108,20 @@ class Handlers:
         await asyncio.Event().wait()
 
 
+KINDS: dict[str, Callable[[Limits | None], Transport]] = {
+    "grpcio": GrpcioTransport,
+    "http2": Http2Transport,
+}
+
+
 @asynccontextmanager
-async def serving(
-    url: str = "http://127.0.0.1:0", tls: TlsFiles | None = None, limits: Limits | None = None
-) -> AsyncIterator[tuple[str, Handlers, GrpcioTransport]]:
-    transport = GrpcioTransport(limits)
+async def serve(
+    kind: str,
+    url: str = "http://127.0.0.1:0",
+    tls: TlsFiles | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[tuple[str, Handlers, Transport]]:
+    transport = KINDS[kind](limits)
     handlers = Handlers(transport)
     bound = await transport.listen(url, tls)
     try:
@@ -95,10 +130,16 @@ async def serving(
         await transport.drain(0)
 
 
+@pytest.fixture(params=KINDS)
+def serving(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Serve by each transport."""
+    return partial(serve, request.param)
+
+
 Unary = Callable[..., grpc.aio.UnaryUnaryCall[bytes, bytes]]
 
 
-async def test_a_unary_handler_answers_at_once_or_later_with_a_trailer() -> None:
+async def test_a_unary_handler_answers_at_once_or_later_with_a_trailer(serving) -> None:
     async with serving() as (target, _, _), grpc.aio.insecure_channel(target) as channel:
         assert await channel.unary_unary(ECHO)(b"x\x00") == b"x\x00"
         call = channel.unary_unary(LATER)(b"abc")
@@ -106,7 +147,18 @@ async def test_a_unary_handler_answers_at_once_or_later_with_a_trailer() -> None
         assert ("kind", "late") in list(await call.trailing_metadata())
 
 
-async def test_an_error_carries_code_exact_text_and_trailers() -> None:
+async def test_answers_given_later_without_a_task_reach_who_asked(serving) -> None:
+    async with serving() as (target, handlers, _), grpc.aio.insecure_channel(target) as channel:
+        calls = []
+        for body in (b"a", b"b", b"c"):
+            calls.append(channel.unary_unary(BATCH)(body))
+            await handlers.arrived.get()
+        assert [await call for call in calls[:2]] == [b"a", b"b"]
+        assert await calls[2].code() is grpc.StatusCode.NOT_FOUND
+        assert await calls[2].details() == TEXT
+
+
+async def test_an_error_carries_code_exact_text_and_trailers(serving) -> None:
     async with serving() as (target, _, _), grpc.aio.insecure_channel(target) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(FAIL)(b"")
@@ -115,7 +167,7 @@ async def test_an_error_carries_code_exact_text_and_trailers() -> None:
     assert ("reason", "old") in list(caught.value.trailing_metadata())
 
 
-async def test_a_fault_of_ours_is_unknown_and_tells_nothing() -> None:
+async def test_a_fault_of_ours_is_unknown_and_tells_nothing(serving) -> None:
     async with serving() as (target, _, _), grpc.aio.insecure_channel(target) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(BUG)(b"")
@@ -123,7 +175,7 @@ async def test_a_fault_of_ours_is_unknown_and_tells_nothing() -> None:
     assert caught.value.details() == "etcdserver: internal error"
 
 
-async def test_an_unknown_method_is_unimplemented_at_once() -> None:
+async def test_an_unknown_method_is_unimplemented_at_once(serving) -> None:
     async with serving() as (target, _, _), grpc.aio.insecure_channel(target) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary("/t.T/Nothing")(b"", timeout=10)
@@ -131,7 +183,7 @@ async def test_an_unknown_method_is_unimplemented_at_once() -> None:
 
 
 @pytest.mark.parametrize("size", [100_000, 3_000_000], ids=["ours", "the core's"])
-async def test_a_message_above_the_limit_is_refused(size: int) -> None:
+async def test_a_message_above_the_limit_is_refused(serving, size: int) -> None:
     async with (
         serving(limits=Limits(max_recv=65_536)) as (target, _, _),
         grpc.aio.insecure_channel(target) as channel,
@@ -142,7 +194,7 @@ async def test_a_message_above_the_limit_is_refused(size: int) -> None:
     assert "received message larger than max" in (caught.value.details() or "").lower()
 
 
-async def test_a_stream_works_both_ways_and_after_a_half_close() -> None:
+async def test_a_stream_works_both_ways_and_after_a_half_close(serving) -> None:
     async with serving() as (target, _, _), grpc.aio.insecure_channel(target) as channel:
         call = channel.stream_stream(MIRROR)()
         for message in (b"1", b"22"):
@@ -153,7 +205,7 @@ async def test_a_stream_works_both_ways_and_after_a_half_close() -> None:
         assert await call.code() is grpc.StatusCode.OK
 
 
-async def test_pending_bytes_tell_of_a_reader_that_does_not_read() -> None:
+async def test_pending_bytes_tell_of_a_reader_that_does_not_read(serving) -> None:
     async with serving() as (target, handlers, _), grpc.aio.insecure_channel(target) as channel:
         call = channel.unary_stream(FLOOD)(b"")
         await handlers.flooded.wait()
@@ -162,7 +214,7 @@ async def test_pending_bytes_tell_of_a_reader_that_does_not_read() -> None:
     assert sizes == [1 << 20] * 64 + [3]
 
 
-async def test_a_cancelled_stream_ends_its_handler() -> None:
+async def test_a_cancelled_stream_ends_its_handler(serving) -> None:
     async with serving() as (target, handlers, _), grpc.aio.insecure_channel(target) as channel:
         call = channel.stream_stream(WAIT)()
         assert await call.read() == b"begun"
@@ -170,7 +222,7 @@ async def test_a_cancelled_stream_ends_its_handler() -> None:
         assert await handlers.done.get() == "wait"
 
 
-async def test_a_deadline_ends_the_call_and_its_handler() -> None:
+async def test_a_deadline_ends_the_call_and_its_handler(serving) -> None:
     async with serving() as (target, handlers, _), grpc.aio.insecure_channel(target) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(SLOW)(b"deadline", timeout=0.2)
@@ -179,7 +231,9 @@ async def test_a_deadline_ends_the_call_and_its_handler() -> None:
 
 
 @pytest.mark.parametrize("authority", [None, "localhost:m0", "server.sock", "#initially=[a;b]"])
-async def test_a_unix_socket_takes_any_authority(authority: str | None, tmp_path: Path) -> None:
+async def test_a_unix_socket_takes_any_authority(
+    serving, authority: str | None, tmp_path: Path
+) -> None:
     options = [("grpc.default_authority", authority)] if authority else []
     path = tmp_path / "s.sock"
     async with (
@@ -191,19 +245,19 @@ async def test_a_unix_socket_takes_any_authority(authority: str | None, tmp_path
     assert not path.exists()
 
 
-async def test_a_port_in_use_is_an_os_error_that_says_so() -> None:
+async def test_a_port_in_use_is_an_os_error_that_says_so(serving) -> None:
     async with serving() as (target, _, transport):
         with pytest.raises(OSError, match="in use"):
             await transport.listen(f"http://{target}")
 
 
-async def test_metadata_reaches_the_handler() -> None:
+async def test_metadata_reaches_the_handler(serving) -> None:
     async with serving() as (target, _, _), grpc.aio.insecure_channel(target) as channel:
         metadata = (("user", "a"), ("user", "b"))
         assert await channel.unary_unary(WHO)(b"", metadata=metadata) == b"None False ['a', 'b']"
 
 
-async def test_draining_lets_a_call_under_way_finish_and_takes_no_new_one() -> None:
+async def test_draining_lets_a_call_under_way_finish_and_takes_no_new_one(serving) -> None:
     async with serving() as (target, _, transport), grpc.aio.insecure_channel(target) as channel:
         call = channel.stream_stream(MIRROR)()
         await call.write(b"1")
@@ -265,7 +319,9 @@ class Pki:
         return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-async def test_a_new_certificate_is_used_from_the_next_handshake_on(tmp_path: Path) -> None:
+async def test_a_new_certificate_is_used_from_the_next_handshake_on(
+    serving, tmp_path: Path
+) -> None:
     pki, other = Pki(tmp_path), Pki(tmp_path / "other")
     cert, key = pki.issue("server")
     new_cert, new_key = other.issue("server")
@@ -279,7 +335,9 @@ async def test_a_new_certificate_is_used_from_the_next_handshake_on(tmp_path: Pa
             new_cert, new_key = other.issue("server")
 
 
-async def test_a_client_certificate_names_the_user_and_none_is_refused(tmp_path: Path) -> None:
+async def test_a_client_certificate_names_the_user_and_none_is_refused(
+    serving, tmp_path: Path
+) -> None:
     pki = Pki(tmp_path)
     cert, key = pki.issue("server")
     user_cert, user_key = pki.issue("alice")

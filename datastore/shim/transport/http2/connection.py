@@ -1,0 +1,260 @@
+"""One connection: what asyncio tells of it, its calls, and how it comes to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, cast
+
+from datastore.shim.transport.api import Code, Peer, RpcError
+from datastore.shim.transport.http2 import frames, settings
+from datastore.shim.transport.http2.budget import Budget
+from datastore.shim.transport.http2.frames import ConnectionFault
+from datastore.shim.transport.http2.outbound import CONNECTION_HIGH, Sender
+from datastore.shim.transport.http2.peer import find_peer
+from datastore.shim.transport.http2.receiver import CONNECTION_WINDOW, Receiver
+from datastore.shim.transport.http2.shared import Shared
+from datastore.shim.transport.http2.streaming import StreamCall
+from datastore.shim.transport.http2.unary import UnaryCall
+
+log = logging.getLogger(__name__)
+
+PENDING_LIMIT: Final = 256 << 20
+"""Bytes of answers that wait in one connection, above which it gets no new call."""
+MAX_HEADER_LIST: Final = 16_384
+_RESET_LIMIT: Final = 1_000
+_HASTY_SECONDS: Final = 0.1
+"""A call that is cancelled sooner than that, unanswered, may be an attack (rapid reset)."""
+_DRAIN_PING: Final = b"draining"
+_KEEPALIVE_PING: Final = b"are you?"
+
+
+class Connection(asyncio.Protocol):
+    """One connection.
+
+    Attributes:
+        calls: Streams that are not closed.
+        running: Handlers under way, also of calls that are no more.
+        held: Bytes of requests that wait for handlers.
+        heard: Whether anything has come since the last sweep.
+        closing: It ends as soon as everything is written.
+        last_id: The newest stream of the client.
+        cut: Streams that we ended before the client did; True once it was told to stop.
+    """
+
+    peer: Peer
+    sender: Sender
+
+    def __init__(self, shared: Shared, connections: set[Connection]) -> None:
+        self.shared = shared
+        self.calls: dict[int, UnaryCall | StreamCall] = {}
+        self.running = 0
+        self.held = 0
+        self.heard = True
+        self.closing = False
+        self.draining = False
+        self.last_id = 0
+        self.cut: dict[int, bool] = {}
+        self.made_at = shared.loop.time()
+        self.receiver = Receiver(self)
+        self._connections = connections
+        self._resets = Budget(_RESET_LIMIT, "streams that were reset")
+        self._transport: asyncio.Transport | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        shared = self.shared
+        self._transport = wire = cast("asyncio.Transport", transport)
+        self.peer = find_peer(wire)
+        self.sender = Sender(wire.write, shared.schedule, self.ended)
+        if len(self._connections) >= shared.limits.max_connections:
+            log.warning("too many connections", extra={"peer": self.peer.address})
+            self.abort()
+            return
+        self._connections.add(self)
+        shared.stats["connections"] += 1
+        wire.set_write_buffer_limits(high=CONNECTION_HIGH)
+        ours = [
+            (settings.MAX_CONCURRENT_STREAMS, shared.max_streams),
+            (settings.INITIAL_WINDOW_SIZE, shared.stream_window),
+            (settings.MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST),
+        ]
+        self.sender.control(frames.settings(ours))
+        more = CONNECTION_WINDOW - frames.DEFAULT_WINDOW
+        self.sender.control(frames.window_update(0, more))
+        self.sender.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Act on what came, and answer with one write. Hot."""
+        if self.closing:
+            return
+        self.heard = True
+        sender = self.sender
+        sender.dirty = True
+        try:
+            self.receiver.take(data)
+        except ConnectionFault as fault:
+            self.fail(fault)
+        except Exception:
+            log.exception("connection failed in a way that nobody foresaw")
+            self.fail(ConnectionFault(frames.INTERNAL_ERROR, ""))
+        sender.flush()
+
+    def pause_writing(self) -> None:
+        """Take nothing more from a peer that does not take our answers."""
+        self.sender.pause()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.sender.resume()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self in self._connections:
+            self._connections.discard(self)
+            self.shared.stats["connections"] -= 1
+            self.shared.left.set()
+        self.closing = True
+        self._transport = None
+        self._abandon_calls()
+        self.sender.close()
+
+    # Calls
+
+    def admits(self) -> bool:
+        """Return whether a new call may begin. Hot."""
+        limit = self.shared.max_streams
+        return (
+            len(self.calls) < limit
+            and self.running < limit
+            and self.sender.pending <= PENDING_LIMIT
+            and not self.draining
+        )
+
+    def serve(self, call: UnaryCall, request: bytes) -> None:
+        """Have a request answered, now or later. Hot."""
+        self.shared.calls += 1
+        handler = call.head.unary
+        assert handler is not None
+        try:
+            answer = handler(call, request)
+        except Exception as error:  # noqa: BLE001 - the boundary that logs
+            call.fail(error)
+        else:
+            call.give(answer)
+
+    def ended(self, stream_id: int) -> None:
+        """Take note that a stream has been sent to its end. Hot."""
+        call = self.calls.pop(stream_id, None)
+        if call is not None and not call.remote_closed:
+            self.remember_cut(stream_id, told=False)
+        if self.draining and not self.calls:
+            self.shared.loop.call_soon(self.close)
+
+    def cancelled(self, stream_id: int) -> bool:
+        """Give up a call that the client has reset; return whether there was one.
+
+        Raises:
+            ConnectionFault: it does this too often.
+        """
+        call = self.calls.pop(stream_id, None)
+        if call is None:
+            return False
+        self.shared.stats["resets"] += 1
+        call.abandon()
+        now = self.shared.loop.time()
+        if not call.began and now - call.opened < _HASTY_SECONDS:
+            self._resets.spend(now)
+        if self.draining and not self.calls:
+            self.shared.loop.call_soon(self.close)
+        return True
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """End a stream from our side.
+
+        Raises:
+            ConnectionFault: the client makes us do this too often.
+        """
+        call = self.calls.pop(stream_id, None)
+        if call is not None:
+            call.abandon()
+        self.shared.stats["resets"] += 1
+        self.sender.control(frames.rst_stream(stream_id, code))
+        self._resets.spend(self.shared.loop.time())
+
+    def remember_cut(self, stream_id: int, *, told: bool) -> None:
+        """Remember that we ended a stream before the client did."""
+        cut = self.cut
+        cut[stream_id] = told
+        if len(cut) > self.shared.max_streams:
+            del cut[next(iter(cut))]
+
+    def _abandon_calls(self) -> None:
+        calls, self.calls = self.calls, {}
+        for call in calls.values():
+            call.abandon()
+
+    # The end
+
+    def fail(self, fault: ConnectionFault) -> None:
+        """End the connection, and say why."""
+        log.info(
+            "connection refused",
+            extra={"peer": self.peer.address, "reason": fault.text, "code": fault.code},
+        )
+        self.shared.stats["goaways"] += 1
+        self._abandon_calls()
+        self.sender.control(frames.goaway(self.last_id, fault.code, fault.text))
+        self.close()
+
+    def close(self) -> None:
+        """Close when everything is written that can be."""
+        self.closing = True
+        self.sender.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def announce_end(self) -> None:
+        """Ask the client to begin no more calls; those on their way are served still."""
+        self.sender.control(frames.goaway(frames.MAX_STREAM_ID, frames.NO_ERROR))
+        self.sender.control(frames.ping(_DRAIN_PING))
+
+    def end(self) -> None:
+        """Begin no more calls, and close when those under way are done."""
+        if self.draining or self.closing:
+            return
+        self.draining = True
+        self.sender.control(frames.goaway(self.last_id, frames.NO_ERROR))
+        if not self.calls:
+            self.close()
+
+    def end_now(self) -> None:
+        """End the calls under way, and close."""
+        self.end()
+        for call in list(self.calls.values()):
+            call.abort(RpcError(Code.UNAVAILABLE, "the server is shutting down"))
+        self.close()
+
+    # Keepalive
+
+    def ask(self) -> None:
+        """Ask whether the peer is still there."""
+        self.sender.control(frames.ping(_KEEPALIVE_PING))
+
+    def pong(self, payload: bytes) -> None:
+        """Take the answer to a ping."""
+        if payload == _DRAIN_PING:
+            self.end()
+
+    def unwritten(self) -> int:
+        """Return the bytes that the socket has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()

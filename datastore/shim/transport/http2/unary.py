@@ -1,0 +1,116 @@
+"""RPCs with one request and one answer."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Awaitable, Coroutine
+
+from datastore.shim.transport.api import Code, Later, RpcError
+from datastore.shim.transport.http2 import messages, status
+from datastore.shim.transport.http2.call import Rpc
+
+
+class UnaryCall(Rpc):
+    """One request, which a plain function may answer in the turn of the loop it came in."""
+
+    __slots__ = ("_request",)
+
+    async def recv(self) -> bytes | None:
+        raise RuntimeError("a unary call has no further message")
+
+    def send_nowait(self, message: bytes) -> int:
+        raise RuntimeError("a unary call is answered by returning")
+
+    async def send(self, message: bytes) -> None:
+        self.send_nowait(message)
+
+    async def drained(self) -> None:
+        """Return at once: a unary call queues nothing."""
+
+    def receive(self) -> None:
+        """Collect the request, which does not come in one piece."""
+        self._request: bytes | None = None
+        self.expect_messages()
+
+    def feed(self, data: bytes) -> None:
+        """Take a part of the request.
+
+        Raises:
+            RpcError: it is too large, or more than one message.
+        """
+        assert self.inbox is not None
+        self.hold(len(data))
+        for message in self.inbox.feed(data):
+            if self._request is not None:
+                raise RpcError(Code.INTERNAL, "grpc: a unary call has more than one request")
+            self._request = message
+
+    def half_close(self) -> None:
+        """Serve the request, which is complete now.
+
+        Raises:
+            RpcError: it is not.
+        """
+        request = self._request
+        if request is None or not (self.inbox is None or self.inbox.is_empty):
+            raise messages.truncated()
+        self._request = self.inbox = None
+        self.connection.serve(self, request)
+
+    def give(self, answer: bytes | Later | Awaitable[bytes]) -> None:
+        """Take what the handler returned. Hot."""
+        if isinstance(answer, bytes):
+            self.answer(answer)
+            return
+        if self.opened == 0.0:
+            self.connection.calls[self.stream_id] = self
+            self.open()
+        self.connection.running += 1
+        if isinstance(answer, Later):
+            answer.take(self._take)
+            return
+        shared = self.connection.shared
+        self.task = task = shared.loop.create_task(self._await(answer))
+        shared.tasks.add(task)
+
+    def answer(self, body: bytes) -> None:
+        """Answer with a message. Hot."""
+        self.finish()
+        connection = self.connection
+        if (
+            self._trailers is None
+            and self.flow is None
+            and connection.sender.reply(self.stream_id, body)
+        ):
+            connection.ended(self.stream_id)
+            return
+        if self.stream_id not in connection.calls:
+            connection.calls[self.stream_id] = self
+        flow = self.begin()
+        connection.sender.message(flow, body)
+        connection.sender.finish(flow, status.trailers(None, self._trailers or ()))
+
+    def _take(self, body: bytes | None, error: RpcError | None) -> None:
+        self.connection.running -= 1
+        if self.done:
+            return
+        if error is not None:
+            self.refuse(error)
+        else:
+            self.answer(body or b"")
+
+    async def _await(self, answer: Awaitable[bytes]) -> None:
+        try:
+            if not self.enter():
+                if isinstance(answer, Coroutine):
+                    answer.close()
+                return
+            body = await answer
+            if not self.done:
+                self.answer(body)
+        except CancelledError:
+            self.interrupted()
+        except Exception as error:  # noqa: BLE001 - the boundary that logs
+            self.fail(error)
+        finally:
+            self.leave()
