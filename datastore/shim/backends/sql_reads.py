@@ -249,13 +249,14 @@ def read_tail(position: Commit, found: Sequence[Any], oldest: Callable[[], int])
     stands = to_head(head)
     commits.sort()
     rows.sort(key=_row_id)
-    _verify(position, commits, stands, oldest)
+    verify_position(position, commits, stands, oldest)
     return Tail(stands, [c for c in commits if c.change > position.change], rows)
 
 
-def _verify(
+def verify_position(
     position: Commit, commits: Sequence[Commit], head: Head, oldest: Callable[[], int]
 ) -> None:
+    """Raise Diverged unless `commits`, ascending, begin with the one that the reader stands on."""
     if position.change > head.change:
         raise Diverged(
             f"the log ends at commit {head.change}, before {position.change} that this server "
