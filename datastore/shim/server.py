@@ -36,7 +36,6 @@ from datastore.shim.rpc.service import Desk
 from datastore.shim.rpc.watch import WatchService
 from datastore.shim.timing import TimedBackend
 from datastore.shim.transport.api import Limits, Transport
-from datastore.shim.transport.grpcio import GrpcioTransport
 from datastore.shim.watch.history import HistoryReader
 from datastore.shim.watch.hub import Hub
 from datastore.shim.writer import Writer
@@ -151,7 +150,7 @@ class Shim:
 
     async def _listen(self) -> None:
         options, replica, writer = self._options, self.replica, self.writer
-        self._transport = transport = GrpcioTransport(_to_limits(options))
+        self._transport = transport = _make_transport(options)
         self.desk = desk = Desk(transport, self.headers, self.health, self._metrics.observe_call)
         # Ports of 0 are known only after binding: the list is filled then.
         advertised = list(options.advertise_client_urls)
@@ -255,6 +254,17 @@ class Shim:
         while True:
             await asyncio.sleep(interval * random.uniform(1.0, 1.1))  # noqa: S311 - as etcd
             self.hub.progress_tick()
+
+
+def _make_transport(options: ServeOptions) -> Transport:
+    """Return the transport of the options; only that one's libraries are loaded."""
+    if options.transport == "http2":
+        from datastore.shim.transport.http2.server import Http2Transport
+
+        return Http2Transport(_to_limits(options))
+    from datastore.shim.transport.grpcio import GrpcioTransport
+
+    return GrpcioTransport(_to_limits(options))
 
 
 def _to_limits(options: ServeOptions) -> Limits:
