@@ -41,9 +41,10 @@ from datastore.shim.errors import (
     TimedOut,
     TooManyRequests,
 )
-from datastore.shim.mvcc.ops import Compact, DeleteRange, LeaseRevoke, Result, Write
+from datastore.shim.mvcc.ops import Result, Write
 from datastore.shim.mvcc.overlay import Overlay
 from datastore.shim.mvcc.store import MissingValues
+from datastore.shim.mvcc.txn import needs_space
 from datastore.shim.pending import Pending, Taker, expire, fail
 from datastore.shim.replica import TAIL_ROWS, Replica
 from datastore.shim.settle import Forgotten, settle
@@ -355,13 +356,10 @@ class Writer:
         return []
 
     def _without_puts(self, waiting: list[Pending]) -> list[Pending]:
-        """No space: refuse what adds, keep what only deletes, for that is the way out."""
-        keep = [p for p in waiting if isinstance(p.write, (DeleteRange, Compact, LeaseRevoke))]
-        if len(keep) == len(waiting):
-            fail(waiting, NoSpace())
-            return []
-        fail([p for p in waiting if p not in keep], NoSpace())
-        return keep
+        """No space: refuse what adds, keep what does not, for that is the way out."""
+        adding = [p for p in waiting if needs_space(p.write)]
+        fail(adding or waiting, NoSpace())
+        return [p for p in waiting if not needs_space(p.write)] if adding else []
 
     # -- small parts ------------------------------------------------------------------------
 

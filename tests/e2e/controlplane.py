@@ -68,6 +68,8 @@ class ControlPlane:
         self.config = directory / "byre.yaml"
         self.port = write_config(self.config, storage, **api)
         self.lines: list[str] = []
+        self.prefix: Sequence[str] = ()
+        """The command that byre is run by, if any."""
         # kubectl keeps what a server offers by its port, and ports come again.
         self._cache = directory / "kubectl"
         self._byre: subprocess.Popen[str] | None = None
@@ -97,7 +99,7 @@ class ControlPlane:
     def launch(self, *arguments: str) -> queue.Queue[str | None]:
         """Start without waiting; return the lines that byre says, None at their end."""
         self._byre = subprocess.Popen(
-            [*BYRE, "controller", "--single", *self.place, *arguments],
+            [*self.prefix, *BYRE, "controller", "--single", *self.place, *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
             text=True,

@@ -170,6 +170,8 @@ class Size(NamedTuple):
 
     total: int
     in_use: int
+    spare: int | None = None
+    """What the disk can take until only that is left which deleting needs; None: not known."""
 
 
 class BackendError(Exception):

@@ -215,7 +215,9 @@ class SQLiteBackend:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
         found = to_backend_error(error, self._file.path)
-        self.stats.full += isinstance(found, Full)
+        if isinstance(found, Full):
+            self.stats.full += 1
+            self._use().upkeep.relieve()
         self._fail(found)
         return found
 

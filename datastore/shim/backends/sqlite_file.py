@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 PAGE_BYTES: Final = 8192
 WAL_KEEP_BYTES: Final = 8 << 20
+RESERVE_BYTES: Final = 16 << 20
+"""What the WAL may need to grow while deletions and pruning make room on a full disk."""
+_RESERVE_SHARE: Final = 8  # of a small disk no more than that part is kept back
 _CACHE_KIBIBYTES: Final = 8192
 _BUSY_SECONDS: Final = 0.25
 _APPLICATION_ID: Final = int.from_bytes(b"byre", "big")
@@ -121,6 +124,15 @@ class DatabaseFile:
             raise Corrupt(f"cannot examine {self.path}: {error.strerror}") from error
         if (status.st_dev, status.st_ino) != self._identity:
             raise Corrupt(f"{self.path} was replaced while in use")
+
+    def spare_bytes(self) -> int | None:
+        """Return what the disk can take, less a reserve; None where it does not tell."""
+        try:
+            disk = os.statvfs(self.path)
+        except OSError:
+            return None
+        reserve = min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+        return disk.f_bavail * disk.f_frsize - reserve
 
     def connect(self) -> sqlite3.Connection:
         """Return a connection; durability is the caller's choice, the default is FULL."""

@@ -161,12 +161,12 @@ class Reads:
             return [Alarm(to_unsigned(member), kind) for member, kind in found]
 
     def size(self) -> Size:
-        """Return bytes of the file's pages and of those in use."""
+        """Return bytes of the file's pages, of those in use, and what the disk can still take."""
         with self._snapshot() as connection:
             (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        return Size(pages * page_bytes, (pages - free) * page_bytes)
+        return Size(pages * page_bytes, (pages - free) * page_bytes, self._file.spare_bytes())
 
 
 def read_head(connection: sqlite3.Connection) -> Head:

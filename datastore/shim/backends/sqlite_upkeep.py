@@ -87,6 +87,10 @@ class Upkeep:
         with self._lock:
             self._connection.close()
 
+    def relieve(self) -> None:
+        """Copy the WAL soon, so that it is written from its start again: the disk is full."""
+        self._due.set()
+
     def notice(self, wal_bytes: int) -> None:
         """Take note of how far the WAL is filled."""
         self._stats.wal_bytes = wal_bytes

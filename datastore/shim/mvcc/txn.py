@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from datastore.shim.backends.api import SUB_BITS, RowId
 from datastore.shim.mvcc.keyrange import KeyRange
@@ -15,12 +15,17 @@ from datastore.shim.mvcc.ops import (
     Compare,
     CompareTarget,
     DeleteRange,
+    LeaseGrant,
     Put,
     Range,
     Txn,
+    Write,
 )
 from datastore.shim.mvcc.selection import Source, raw_values
 from datastore.shim.mvcc.version import Version
+
+_COMPACTION_MARK: Final = b"compact_rev_key"
+"""What kube-apiserver puts before each of its compactions (apiserver's etcd3/compact.go)."""
 
 
 class Taken(NamedTuple):
@@ -51,6 +56,22 @@ def has_put(txn: Txn) -> bool:
         for branch in (txn.success, txn.failure)
         for op in branch
     )
+
+
+def needs_space(write: Write) -> bool:
+    """Whether a write may add to the store, so that a full disk refuses it.
+
+    The mark of a compaction does not count: it is the way to more space.
+    """
+    if isinstance(write, Txn):
+        return any(
+            not isinstance(op, Range) and needs_space(op)
+            for branch in (write.success, write.failure)
+            for op in branch
+        )
+    if isinstance(write, Put):
+        return write.key != _COMPACTION_MARK
+    return isinstance(write, LeaseGrant)
 
 
 def resolve(source: Source, txn: Txn, values: Mapping[RowId, bytes]) -> Taken:

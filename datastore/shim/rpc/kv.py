@@ -11,12 +11,12 @@ from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.errors import RequestTooLarge, ShimError
 from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.check import check
-from datastore.shim.mvcc.txn import is_read_only
+from datastore.shim.mvcc.txn import is_read_only, needs_space
 from datastore.shim.mvcc.wire import frame
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Chunk, Reader
 from datastore.shim.rpc import convert, shapes
-from datastore.shim.rpc.quota import Quota, has_put
+from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk, to_refusal
 from datastore.shim.transport.api import Call, Code, Later, RpcError
 from datastore.shim.writer import Writer
@@ -124,7 +124,7 @@ class KvService:
                 return self._read_txn(op)
         self._check_size(body)
         size = len(body)
-        if self._quota.is_near(size) and has_put(op):
+        if self._quota.is_near(size) and needs_space(op):
             return self._write_within_quota(op, size)
         return self._write(op, size)
 

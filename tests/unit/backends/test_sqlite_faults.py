@@ -15,6 +15,7 @@ import pytest
 from datastore.shim.backends.api import Appended, Corrupt, Full, NotReady, Unavailable
 from datastore.shim.backends.sqlite import SQLiteBackend
 from tests.support import batches
+from tests.support.running import eventually
 
 WRITE = """
 import sys
@@ -73,6 +74,28 @@ def test_a_full_disk_refuses_a_batch_and_keeps_the_rest(backend: SQLiteBackend) 
     head = batches.commit(backend, batches.empty(head))
     writer.execute("PRAGMA max_page_count = 100000").fetchone()
     batches.commit(backend, large._replace(expected=head.change))
+
+
+def test_a_full_disk_has_the_wal_written_from_its_start_again(backend: SQLiteBackend) -> None:
+    head = batches.fill(backend, [[b"a", b"b"]] * 50)
+    assert backend._connections is not None
+    writer, wal = backend._connections.writer, backend._connections.wal
+    used = wal.used_bytes()
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+    large = batches.keys(head, batches.put(head.revision + 1, 0, b"large", bytes(1 << 20)))
+    with pytest.raises(Full):
+        backend.append(large)
+    eventually(lambda: backend.stats.checkpoint_seconds.count > 0, "the WAL is copied")
+    batches.commit(backend, batches.empty(head))
+    assert wal.used_bytes() < used
+
+
+def test_what_the_disk_can_take_is_known(backend: SQLiteBackend, path: Path) -> None:
+    disk = os.statvfs(path)
+    spare = backend.size().spare
+    assert spare is not None
+    assert spare < disk.f_bavail * disk.f_frsize
 
 
 def test_a_batch_that_cannot_be_stored_leaves_no_trace(backend: SQLiteBackend) -> None:

@@ -6,14 +6,23 @@ from datastore.shim.mvcc.ops import (
     GREATER,
     LESS,
     NOT_EQUAL,
+    Compact,
     Compare,
     CompareTarget,
     DeleteRange,
+    LeaseGrant,
+    LeaseRevoke,
     Put,
     Range,
     Txn,
 )
-from datastore.shim.mvcc.txn import has_put, holds, is_read_only, is_serializable
+from datastore.shim.mvcc.txn import (
+    has_put,
+    holds,
+    is_read_only,
+    is_serializable,
+    needs_space,
+)
 from datastore.shim.mvcc.version import Version
 
 VERSION, CREATE, MOD, VALUE, LEASE = CompareTarget
@@ -93,3 +102,15 @@ def test_a_put_is_seen_in_either_branch_and_below():
     assert has_put(Txn((), (), (Put(b"a"),)))
     assert has_put(Txn((), (Txn((), (), (Put(b"a"),)),)))
     assert not has_put(Txn((), (DeleteRange(b"a"), Txn((), (Range(b"a"),)))))
+
+
+def test_what_a_full_disk_refuses():
+    delete, put = DeleteRange(b"a"), Put(b"a")
+    for write in (put, LeaseGrant(1, 60), Txn((), (delete,), (put,)), Txn((), (Txn((), (put,)),))):
+        assert needs_space(write)
+    for write in (delete, Txn((), (delete,), (Range(b"a"),)), LeaseRevoke(1), Compact(2)):
+        assert not needs_space(write)
+
+
+def test_a_full_disk_takes_the_mark_that_kube_apiserver_makes_before_it_compacts():
+    assert not needs_space(Txn((), (Put(b"compact_rev_key", b"7"),), (Range(b"compact_rev_key"),)))

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from datastore.etcdpb import health_pb2, health_pb2_grpc, rpc_pb2, rpc_pb2_grpc
-from datastore.shim.backends.api import NotReady
+from datastore.shim.backends.api import NotReady, Size
 from datastore.shim.backends.memory import Log, MemoryBackend
-from datastore.shim.errors import CorruptStore, NoLeader, Stopped
+from datastore.shim.errors import CorruptStore, NoLeader, NoSpace, Stopped
 from datastore.shim.options import ServeOptions
 from datastore.shim.server import CannotListen, Shim
 
@@ -96,6 +96,42 @@ async def test_what_is_written_is_read_with_one_identity(tmp_path: Path) -> None
         assert put.header == got.header
         assert (got.header.revision, got.kvs[0].value, got.count) == (2, b"v", 1)
         assert got.header.member_id == shim.headers.member_id
+
+
+class SmallDisk(MemoryBackend):
+    """A backend that tells how much its disk can take."""
+
+    spare = 1 << 20
+
+    def size(self) -> Size:
+        return super().size()._replace(spare=self.spare)
+
+
+async def test_a_disk_that_is_nearly_full_refuses_what_adds_until_there_is_space(
+    tmp_path: Path,
+) -> None:
+    backend = SmallDisk()
+    put = rpc_pb2.PutRequest(key=b"k", value=bytes(1000))
+    async with serving(tmp_path, backend) as (_, client):
+        await client.kv.Put(put)
+        backend.spare = 0
+        await client.maintenance.Status(rpc_pb2.StatusRequest())  # which measures
+        for refused in (client.kv.Put(put), client.lease.LeaseGrant(grant_request())):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await refused
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert caught.value.details() == NoSpace.text
+        await client.kv.DeleteRange(rpc_pb2.DeleteRangeRequest(key=b"k"))
+        status = await client.maintenance.Status(rpc_pb2.StatusRequest())
+        assert status.errors == [NoSpace.text]
+        backend.spare = 1 << 20
+        await client.kv.Put(put)
+        status = await client.maintenance.Status(rpc_pb2.StatusRequest())
+        assert not status.errors
+
+
+def grant_request() -> rpc_pb2.LeaseGrantRequest:
+    return rpc_pb2.LeaseGrantRequest(TTL=60)
 
 
 async def test_the_identity_survives_a_restart(tmp_path: Path) -> None:
