@@ -43,6 +43,10 @@ _STORE_PLAIN = "ALTER TABLE {log} ALTER value SET STORAGE EXTERNAL"
 _FIRST_HEAD = "INSERT INTO {head} VALUES (1, 0, %s, -1, -1, %s, %s)"
 _FIRST_COMMIT = "INSERT INTO {commit} VALUES (0, %s, %s, 0)"
 _VERSION = "SELECT schema_version FROM {head} WHERE id = 1"
+_EXISTS = (
+    "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+    "ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s)"
+)
 _REPLICA = "(pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on')"
 
 
@@ -80,7 +84,7 @@ def set_up(driver: PostgresqlDriver) -> str:
         _check_server(session, target)
         schema_name = _find_schema(session, target)
         names = to_names(target, schema_name)
-        if not _exists(session, names.head):
+        if not _exists(session, schema_name, target.prefix + "head"):
             _create(session, target, schema_name, names)
         _check_tables(session, target, names)
     except InsufficientPrivilege as error:
@@ -180,7 +184,7 @@ def _create(session: Session, target: Target, schema_name: str, names: Names) ->
     with _transaction(session):
         key = to_lock_key(target, schema_name, "start")
         session.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
-        if _exists(session, names.head):
+        if _exists(session, schema_name, target.prefix + "head"):
             return
         _refuse_kine(session, target, schema_name)
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -203,7 +207,7 @@ def _create(session: Session, target: Target, schema_name: str, names: Names) ->
 
 def _refuse_kine(session: Session, target: Target, schema_name: str) -> None:
     table = _quote(schema_name, "kine")
-    if _exists(session, table) and _one(session, f"SELECT EXISTS (TABLE {table})"):
+    if _exists(session, schema_name, "kine") and _one(session, f"SELECT EXISTS (TABLE {table})"):
         raise NotReady(
             f"{target.place} holds kine's data, which byre does not take over: choose another "
             "database or schema, or run kine itself on this one"
@@ -233,8 +237,9 @@ def _quote(*parts: str) -> str:
     return Identifier(*parts).as_string(None)
 
 
-def _exists(session: Session, table: str) -> bool:
-    return bool(_one(session, "SELECT to_regclass(%s) IS NOT NULL", table))
+def _exists(session: Session, schema_name: str, table: str) -> bool:
+    # Read from the catalog: to_regclass() may answer from a cache what was so before the lock.
+    return bool(_one(session, _EXISTS, schema_name, table))
 
 
 def _one(session: Session, statement: str, *values: str) -> object:
