@@ -28,7 +28,7 @@ EXIT_FAILED: Final = 5
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_OPTIONS: Final = (
+_SOURCE_OPTIONS: Final = (
     (
         "datastore",
         "URL",
@@ -36,6 +36,10 @@ _OPTIONS: Final = (
     ),
     ("datastore-file", "FILE", "File that holds the URL of the datastore."),
     *ACCESS_OPTIONS,
+    ("position-file", "FILE", "Records what was served, so that a lost tail is noticed."),
+)
+_OPTIONS: Final = (
+    *_SOURCE_OPTIONS,
     ("listen-client-urls", "URLS", "Where to serve: http(s)://HOST:PORT, unix(s):///PATH."),
     ("advertise-client-urls", "URLS", "What the member list tells clients. [as listened on]"),
     (
@@ -44,7 +48,6 @@ _OPTIONS: Final = (
         "Where to serve /health, /livez, /readyz, /version, /metrics.",
     ),
     ("name", "NAME", "Name of this member. [default, or on a network database the host's]"),
-    ("position-file", "FILE", "Records what was served, so that a lost tail is noticed."),
     ("cert-file", "FILE", "Certificate of the server (PEM)."),
     ("key-file", "FILE", "Key of the server (PEM)."),
     ("trusted-ca-file", "FILE", "CA of the clients' certificates, which are mandatory then."),
@@ -75,9 +78,16 @@ def _with_options(command: Command) -> Command:
         command = click.option(
             f"--{name}", is_flag=False, flag_value="true", metavar="[BOOL]", help=help_text
         )(command)
-    for name, metavar, help_text in reversed(_OPTIONS):
-        command = click.option(f"--{name}", metavar=metavar, help=help_text)(command)
-    return command
+    return _with(*_OPTIONS)(command)
+
+
+def _with(*options: tuple[str, str, str]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for name, metavar, help_text in reversed(options):
+            command = click.option(f"--{name}", metavar=metavar, help=help_text)(command)
+        return command
+
+    return add
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -128,6 +138,40 @@ def health(url: str) -> None:
     except NotReady as error:
         click.echo(error, err=True)
         sys.exit(1)
+
+
+@main.command("accept-loss")
+@_with(*_SOURCE_OPTIONS)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def accept_loss(*, yes: bool, **texts: str | None) -> None:
+    """Accept that the database has lost commits that were served, and serve what it has.
+
+    For a datastore that is refused because a replica that lagged was promoted or a backup was
+    restored. The revision jumps far ahead, so that every client reads everything anew. Options
+    are those of `serve`; give --position-file as there. Run it once, for all servers.
+    """
+    from datastore.acceptance import accept
+    from datastore.errors import NotReady
+    from datastore.shim.options import BadOptions, parse
+
+    named = {name.replace("_", "-"): text for name, text in texts.items()}
+    try:
+        options = parse(named, os.environ)
+        confirmed = accept(
+            options.datastore,
+            options.access,
+            options.position_file,
+            tell=click.echo,
+            confirm=(lambda _: True) if yes else click.confirm,
+        )
+    except BadOptions as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        sys.exit(EXIT_USAGE)
+    except NotReady as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_STORE)
+    sys.exit(0 if confirmed else 1)
 
 
 def _run(options: ServeOptions) -> int:

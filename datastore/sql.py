@@ -43,11 +43,13 @@ VARIABLE: Final = "BYRE_DATASTORE"
 LISTEN_VARIABLE: Final = "BYRE_DATASTORE_LISTEN"
 PASSWORD_VARIABLE: Final = "BYRE_DATASTORE_PASSWORD"  # noqa: S105 - the name of a variable
 
+_POSITION: Final = "position-{}.json"
+
 _OWN_FLAGS: Final = frozenset({
-    "datastore", "datastore-file", "listen-metrics-urls", "datastore-listen", "datastore-prefix",
-    "datastore-schema", "datastore-ca-file", "datastore-cert-file", "datastore-key-file",
-    "datastore-tls-mode", "datastore-password-file", "datastore-password-env",
-    "datastore-password-command",
+    "datastore", "datastore-ca-file", "datastore-cert-file", "datastore-file",
+    "datastore-key-file", "datastore-listen", "datastore-password-command",
+    "datastore-password-env", "datastore-password-file", "datastore-prefix", "datastore-schema",
+    "datastore-tls-mode", "listen-metrics-urls", "position-file",
 })  # fmt: skip
 
 
@@ -92,6 +94,12 @@ class ShimDatastore:
     def endpoint(self) -> Endpoint:
         """The shim's unix socket."""
         return Endpoint((socket_url(self.socket),))
+
+    @property
+    def position_file(self) -> Path:
+        """What the shim has served of this very database, so that a lost tail is noticed."""
+        which = f"{self.place}\0{self.access.prefix}\0{self.access.schema}"
+        return self.state_dir / _POSITION.format(_digest(which.encode()))
 
     def processes(self) -> Sequence[ProcessSpec]:
         """Return the shim; data sources and passwords travel in the environment."""
@@ -149,6 +157,7 @@ class ShimDatastore:
             "listen-client-urls": ",".join([url, *urls]),
             "advertise-client-urls": ",".join(urls or [url]),
             "listen-metrics-urls": socket_url(self.http_socket),
+            "position-file": str(self.position_file),
             **({"name": self.name} if self.shared else {}),
             **_access_flags(self.access),
             **{name: text for name, text in self.flags.items() if name != "listen-client-urls"},
@@ -184,6 +193,12 @@ class ShimDatastore:
         if self.file is not None and self.file.parent != self.state_dir:
             account.require_writable(self.file.parent, owner)
             account.give(self.file.parent.glob(f"{self.file.name}*"), owner)
+
+
+def forget_positions(state_dir: Path) -> None:
+    """Forget what was served, so that the next start takes the store as it is."""
+    for file in state_dir.glob(_POSITION.format("*")):
+        file.unlink()
 
 
 def from_file(request: Request) -> ShimDatastore:
@@ -239,8 +254,11 @@ def _made(
 
 def _member_name(paths: Paths) -> str:
     """Return a name that no other controller on the database has: this machine and directory."""
-    directory = hashlib.sha256(os.fsencode(paths.data_dir)).hexdigest()[:8]
-    return f"{socket.gethostname()}-{directory}"
+    return f"{socket.gethostname()}-{_digest(os.fsencode(paths.data_dir))}"
+
+
+def _digest(name: bytes) -> str:
+    return hashlib.sha256(name).hexdigest()[:8]
 
 
 def _access_flags(access: Access) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from datastore.errors import CertificateError, DatastoreError, UnusablePath
+from datastore.errors import CertificateError, DatastoreError, NotReady, UnusablePath
 from supervisor.console import set_up_logging, status_summary, status_table
 from supervisor.errors import NotRunning, SupervisorError
 from supervisor.logview import component_logs, follow, show
@@ -267,6 +267,42 @@ def reset(
         click.confirm(f"remove the cluster in {paths.data_dir} for good?", abort=True)
     removed = remove(paths)
     click.echo("\n".join(f"removed {path}" for path in removed) or "nothing to remove")
+
+
+@cli.group("datastore")
+def datastore_group() -> None:
+    """Look after the datastore."""
+
+
+@datastore_group.command("accept-loss")
+@_place_options
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_context
+def datastore_accept_loss(
+    context: click.Context, config: Path | None, data_dir: Path | None, *, yes: bool
+) -> None:
+    """Accept that the database has lost commits that were served, and serve what it has.
+
+    For a datastore that is refused because a replica that lagged was promoted, or a backup was
+    restored. The revision jumps far ahead, so that every cache is read anew. Run it once: all
+    controllers on this database go on by themselves.
+    """
+    from datastore.acceptance import accept
+    from datastore.resolve import resolve
+    from datastore.sql import ShimDatastore
+
+    place = _place(context, config, data_dir)
+    datastore = resolve(place.load(), place.paths)
+    if not isinstance(datastore, ShimDatastore):
+        raise NotReady(f"{datastore.kind} is not served by byre: see how its own tools restore it")
+    confirmed = accept(
+        datastore.dsn.text,
+        datastore.access,
+        datastore.position_file,
+        tell=click.echo,
+        confirm=(lambda _: True) if yes else click.confirm,
+    )
+    context.exit(0 if confirmed else 1)
 
 
 @cli.group("config")

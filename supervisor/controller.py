@@ -16,6 +16,7 @@ from datastore.errors import NotReady
 from datastore.paths import Paths
 from datastore.probe import identify, probe
 from datastore.schema import Config
+from datastore.sql import forget_positions
 from supervisor.binaries import Binaries, BinaryError
 from supervisor.certificates import ensure_cluster_pki
 from supervisor.child import SystemSpawner
@@ -97,6 +98,8 @@ async def _preflight(order: Order, binaries: Binaries, lock: DataDirLock) -> Pla
             advice = "stop it, or use another --data-dir"
             raise PreflightFailed([f"another byre runs on {where} ({holder}); {advice}"])
         await clean_up(order.paths, [spec.name for spec in plan.processes])
+        if order.adopt_datastore:
+            forget_positions(order.paths.database_dir)
     problems += check_ports(listeners(plan))
     for name in needed_binaries(plan, single=order.single):
         try:

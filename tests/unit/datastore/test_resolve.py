@@ -52,6 +52,7 @@ class TestSqlite:
     def test_it_is_the_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sql, "_import_path", dict)
         datastore = found("")
+        assert isinstance(datastore, sql.ShimDatastore)
         assert datastore.kind == "sqlite"
         assert datastore.endpoint == Endpoint(("unix:///run/b/datastore/shim.sock",))
         [process] = datastore.processes()
@@ -64,6 +65,7 @@ class TestSqlite:
             "--listen-client-urls=unix:///run/b/datastore/shim.sock",
             "--advertise-client-urls=unix:///run/b/datastore/shim.sock",
             "--listen-metrics-urls=unix:///run/b/datastore/http.sock",
+            f"--position-file={datastore.position_file}",
         )
         assert process.environment == {}
         assert process.secrets == {"BYRE_DATASTORE": "sqlite:////data/db/state.db"}
