@@ -23,7 +23,7 @@ async def working(workload: Workload) -> AsyncIterator[None]:
     stop, compacted = asyncio.Event(), asyncio.Event()
 
     async def compact() -> None:
-        async with Client(workload.target) as client:
+        async with Client(workload.target()) as client:
             while True:
                 await workload.history.until_completed(150)
                 # The server may be away just now, and nothing depends on this one.

@@ -24,6 +24,10 @@ OPERATION_SECONDS = 20.0
 CHECK_SECONDS = 240
 STUCK_SECONDS = 0.3
 """A server that answers nobody for so long is paused."""
+NOT_DONE = "etcdserver: no leader"
+"""What byre says of a write that was not done and never will be, the database being away."""
+PAUSE_SECONDS = 0.05
+"""How long a client rests that was refused, so that refusals do not fill the history."""
 UNSURE = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -60,11 +64,13 @@ class History:
                 async with asyncio.timeout(STUCK_SECONDS):
                     await self.until_completed(1)
 
-    async def _record(self, entry: Entry, answer: Mapping[str, object] | None) -> None:
+    async def _record(
+        self, entry: Entry, answer: Mapping[str, object] | None, *, unsure: bool
+    ) -> None:
         if answer is not None:
             entry |= answer
             entry["return"] = time.monotonic_ns()
-        if answer is not None or entry["op"] != "get":
+        if answer is not None or (unsure and entry["op"] != "get"):
             self.entries.append(entry)
         async with self._changed:
             self.under_way -= 1
@@ -75,14 +81,15 @@ class History:
         """Do what the entry says, and complete it by the answer, if one comes."""
         self.under_way += 1
         entry["call"] = time.monotonic_ns()
-        answer = None
+        answer, unsure = None, True
         try:
             answer = await _ask(client, entry)
         except grpc.aio.AioRpcError as error:
             if error.code() not in UNSURE:
                 raise
+            unsure = error.details() != NOT_DONE
         finally:
-            await self._record(entry, answer)
+            await self._record(entry, answer, unsure=unsure)
         return entry
 
     def check(self, checker: Path, directory: Path) -> None:
@@ -104,9 +111,12 @@ class History:
 
 @dataclass
 class Workload:
-    """Clients that read and write a few keys until they are stopped."""
+    """Clients that read and write a few keys until they are stopped.
 
-    target: str
+    Each client has a server of its own, and goes to the next one when it is refused.
+    """
+
+    targets: str | Sequence[str]
     clients: int = 8
     keys: int = 6
     seed: int = 0
@@ -117,9 +127,14 @@ class Workload:
         async with asyncio.TaskGroup() as group:
             for number in range(self.clients):
                 group.create_task(self._client(number, stop))
-        async with Client(self.target) as client:
+        async with Client(self.target(0)) as client:
             for key in self._names():
                 await self.history.perform(client, {"op": "get", "key": key, "client": 0})
+
+    def target(self, number: int = 0) -> str:
+        """Return where a client of this number begins."""
+        targets = [self.targets] if isinstance(self.targets, str) else self.targets
+        return targets[number % len(targets)]
 
     def _names(self) -> Sequence[str]:
         return [f"linear/{number}" for number in range(self.keys)]
@@ -127,18 +142,23 @@ class Workload:
     async def _client(self, number: int, stop: asyncio.Event) -> None:
         dice = random.Random(f"{self.seed}/{number}")
         seen: dict[str, int] = {}
-        turn = 0
-        async with Client(self.target) as client:
-            while not stop.is_set():
-                turn += 1
-                key = dice.choice(self._names())
-                entry: Entry = {"client": number, "key": key, "value": f"{number}-{turn}"}
-                entry |= _draw(dice, seen.get(key, 0))
-                done = await self.history.perform(client, entry)
-                if isinstance(kv := done.get("kv"), dict):
-                    seen[key] = kv["mod_revision"]
-                elif done["op"] == "put" and "revision" in done:
-                    seen[key] = done["revision"]  # type: ignore[assignment] # an int, see above
+        moves = turn = 0
+        while not stop.is_set():
+            async with Client(self.target(number + moves)) as client:
+                done: Entry = {"return": 0}
+                while not stop.is_set() and "return" in done:
+                    turn += 1
+                    key = dice.choice(self._names())
+                    entry: Entry = {"client": number, "key": key, "value": f"{number}-{turn}"}
+                    entry |= _draw(dice, seen.get(key, 0))
+                    done = await self.history.perform(client, entry)
+                    if isinstance(kv := done.get("kv"), dict):
+                        seen[key] = kv["mod_revision"]
+                    elif done["op"] == "put" and "revision" in done:
+                        seen[key] = done["revision"]  # type: ignore[assignment] # an int, see above
+                moves += 1
+                if not stop.is_set():
+                    await asyncio.sleep(PAUSE_SECONDS)
 
 
 def _draw(dice: random.Random, mod_revision: int) -> Entry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import grpc.aio
@@ -47,9 +48,12 @@ class Segment:
 
 @dataclass
 class Observer:
-    """Watches one range, and goes on after the last revision it saw when the stream breaks."""
+    """Watches one range, and goes on after the last revision it saw when the stream breaks.
 
-    target: str
+    Where there are several servers it goes on at the next one.
+    """
+
+    targets: str | Sequence[str]
     key: bytes
     end: bytes = b""
     fields: dict[str, Any] = field(default_factory=dict)
@@ -63,10 +67,11 @@ class Observer:
     async def run(self) -> None:
         """Watch from the first revision on."""
         start = 1
-        while True:
+        targets = [self.targets] if isinstance(self.targets, str) else self.targets
+        for target in cycle(targets):
             try:
                 async with (
-                    Client(self.target) as client,
+                    Client(target) as client,
                     client.watch(wait_for_ready=True) as stream,
                 ):
                     if await self._follow(stream, start):

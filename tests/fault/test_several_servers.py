@@ -1,0 +1,177 @@
+"""Three servers on one database: clients of all of them see one history, whatever breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from datastore.etcdpb import rpc_pb2 as pb
+from tests.support.client import Client, prefix_end
+from tests.support.cluster import Cluster, Node, cluster_on
+from tests.support.databases import SERVERS
+from tests.support.linearizability import History, Workload
+from tests.support.observers import Observer, check_acknowledged, to_log
+from tests.support.proxy import Mode
+from tests.support.servers import Binaries
+
+ALL = b"linear/"
+WANTED: list[tuple[bytes, bytes, dict[str, Any]]] = [
+    (ALL, prefix_end(ALL), {}),
+    (ALL, prefix_end(ALL), {"prev_kv": True, "fragment": True}),
+    (ALL, b"\0", {"progress_notify": True}),
+    (b"linear/0", b"", {"prev_kv": True}),
+    (ALL, prefix_end(ALL), {"filters": [pb.WatchCreateRequest.NOPUT], "prev_kv": True}),
+    (b"linear/2", b"linear/4", {"filters": [pb.WatchCreateRequest.NODELETE]}),
+]
+KEPT_REVISIONS = 200
+"""Compaction stays so far behind what the first observer has seen: its record is the log."""
+
+Disturbance = Callable[[Cluster, Node, History], Awaitable[None]]
+
+
+@pytest.fixture(params=SERVERS)
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    database = SERVERS[request.param]()
+    try:
+        database.start()
+        with cluster_on(database, tmp_path) as cluster:
+            cluster.start()
+            yield cluster
+    finally:
+        database.close()
+
+
+async def kill(cluster: Cluster, node: Node, history: History) -> None:
+    """End a server as a crash does, and start it again."""
+    await asyncio.to_thread(node.server.kill)
+    await history.until_completed(30)
+    await asyncio.to_thread(node.server.start)
+
+
+async def pause(cluster: Cluster, node: Node, history: History) -> None:
+    """Stop a server in the middle of whatever it does; the others must not wait for it."""
+    node.server.signal(signal.SIGSTOP)
+    await history.until_completed(100)
+    node.server.signal(signal.SIGCONT)
+
+
+async def pause_past_every_timeout(cluster: Cluster, node: Node, history: History) -> None:
+    """Stop a server until the others count it as gone: then nothing waits for it any more."""
+    node.server.signal(signal.SIGSTOP)
+    request = pb.MemberListRequest(linearizable=True)
+    async with Client(cluster.beside(node)) as client:
+        while True:
+            answer = await client.call("Cluster/MemberList", request, pb.MemberListResponse)
+            if node.server.name not in {member.name for member in answer.members}:
+                break
+            await history.until_completed(10)
+    node.server.signal(signal.SIGCONT)
+
+
+def network(mode: Mode) -> Disturbance:
+    """Return what lets a server's connections to the database misbehave, then ends them."""
+
+    async def disturb(cluster: Cluster, node: Node, history: History) -> None:
+        node.proxy.turn(mode)
+        await history.until_completed(60)
+        node.proxy.cut()
+        node.proxy.turn(Mode.PASS)
+        await history.until_completed(30)
+
+    return disturb
+
+
+async def crash_database(cluster: Cluster, node: Node, history: History) -> None:
+    """End the database as a power cut does."""
+    await asyncio.to_thread(cluster.crash_database)
+    await history.until_completed(30)
+
+
+QUICK: list[Disturbance] = [
+    kill,
+    pause,
+    network(Mode.SWALLOW),
+    network(Mode.ZOMBIE),
+    network(Mode.DELAY),
+    crash_database,
+]
+ALL_OF_THEM: list[Disturbance] = [
+    *QUICK,
+    network(Mode.HALF_OPEN),
+    network(Mode.REFUSE),
+    network(Mode.PASS),
+    pause_past_every_timeout,
+]
+
+
+async def observe(
+    cluster: Cluster, disturbances: list[Disturbance], checker: Path, directory: Path, seed: int
+) -> None:
+    """Write, compact and disturb while observers watch; then judge what everybody was told."""
+    dice = random.Random(seed)
+    workload = Workload(cluster.targets, clients=9, seed=seed)
+    targets = cluster.targets
+    everything, *others = (
+        Observer([*targets[n % 3 :], *targets[: n % 3]], *wanted)
+        for n, wanted in enumerate(WANTED)
+    )
+    compacted, stop = 0, asyncio.Event()
+
+    async def compact() -> None:
+        nonlocal compacted
+        while True:
+            await workload.history.until_completed(100)
+            compacted = max(compacted, everything.segments[-1].reached - KEPT_REVISIONS)
+            async with Client(dice.choice(targets)) as client:
+                with suppress(grpc.aio.AioRpcError):
+                    await client.compact(compacted)
+
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(workload.run(stop))
+        for observer in (everything, *others):
+            group.create_task(observer.run())
+        await workload.history.until_completed(100)
+        compaction = group.create_task(compact())
+        for disturb in disturbances:
+            await disturb(cluster, dice.choice(cluster.nodes), workload.history)
+        await workload.history.until_completed(300)
+        compaction.cancel()
+        stop.set()
+        await work
+        final = 0
+        for target in targets:
+            async with Client(target) as client:
+                final = max(final, await client.revision())
+        for observer in (everything, *others):
+            observer.finish(final)
+
+    log = to_log(everything)
+    check_acknowledged(workload.history.entries, log)
+    for observer in (everything, *others):
+        observer.check(log, compacted)
+    await asyncio.to_thread(workload.history.check, checker, directory)
+
+
+async def test_one_history_whatever_breaks(
+    cluster: Cluster, binaries: Binaries, tmp_path: Path
+) -> None:
+    await observe(cluster, QUICK, binaries.porcupine_check, tmp_path, seed=0)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(6))
+async def test_one_history_in_a_long_run_of_faults(
+    seed: int, cluster: Cluster, binaries: Binaries, tmp_path: Path
+) -> None:
+    dice = random.Random(seed)
+    disturbances = [dice.choice(ALL_OF_THEM) for _ in range(25)]
+    await observe(cluster, disturbances, binaries.porcupine_check, tmp_path, seed)
