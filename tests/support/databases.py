@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGQUIT
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import pytest
@@ -24,6 +24,7 @@ import pytest
 from datastore.dsn import Dsn, Target, to_target
 from tests.support.quick_disk import make_directory
 from tests.support.running import free_port
+from tests.support.shim import local_store
 from tests.tools.databases import obtain
 
 READY_SECONDS = 30.0
@@ -166,8 +167,29 @@ class PostgresqlServer:
         self.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
 
+class DatabaseServer(Protocol):
+    """What all kinds of servers have."""
+
+    kind: str
+
+    def start(self) -> None:
+        """Start, and return when it answers."""
+
+    def close(self) -> None:
+        """Stop and remove everything."""
+
+    def url(self, database: str, user: str = USER) -> str:
+        """Return a database's URL."""
+
+    def target(self, database: str, user: str = USER, **more: str) -> Target:
+        """Return a database's target."""
+
+    def drop(self, database: str) -> None:
+        """Remove a database, whoever is connected to it."""
+
+
 @contextmanager
-def database_on(server: PostgresqlServer) -> Iterator[str]:
+def database_on(server: DatabaseServer) -> Iterator[str]:
     """Give the name of a database that does not exist yet, and remove it afterwards."""
     name = f"test_{secrets.token_hex(6)}"
     yield name
@@ -186,11 +208,23 @@ def running_postgresql(**settings: str) -> Iterator[PostgresqlServer]:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[str], PostgresqlServer]]:
-    """Give the session's server of a kind, started when it is first asked for."""
-    started: dict[str, PostgresqlServer] = {}
+def stores(servers: Callable[[str], DatabaseServer]) -> Callable[[str, Path], str]:
+    """Give the URL of an empty store of a kind, below a directory where it is a file."""
 
-    def get(kind: str) -> PostgresqlServer:
+    def get(kind: str, directory: Path) -> str:
+        if kind in {"memory", "sqlite"}:
+            return local_store(kind, directory)
+        return servers(kind).url(f"test_{secrets.token_hex(6)}")
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Any]]:
+    """Give the session's server of a kind, started when it is first asked for."""
+    started: dict[str, DatabaseServer] = {}
+
+    def get(kind: str) -> DatabaseServer:
         if kind not in started:
             started[kind] = server = SERVERS[kind]()
             server.start()
@@ -201,4 +235,20 @@ def servers() -> Iterator[Callable[[str], PostgresqlServer]]:
         server.close()
 
 
-SERVERS: Mapping[str, Callable[[], PostgresqlServer]] = {"postgresql": PostgresqlServer}
+def _mariadb() -> DatabaseServer:
+    from tests.support.mariadb import MariadbServer
+
+    return MariadbServer()
+
+
+def _mysql() -> DatabaseServer:
+    from tests.support.mariadb import MysqlServer
+
+    return MysqlServer()
+
+
+SERVERS: Mapping[str, Callable[[], DatabaseServer]] = {
+    "postgresql": PostgresqlServer,
+    "mariadb": _mariadb,
+    "mysql": _mysql,
+}

@@ -28,6 +28,8 @@ PROGRAMS: Mapping[str, Package] = {
     "postgres": Package("postgresql", "/usr/lib/postgresql/*/bin"),
     "initdb": Package("postgresql", "/usr/lib/postgresql/*/bin"),
     "pgbouncer": Package("pgbouncer", "/usr/sbin"),
+    "mariadbd": Package("mariadb-server", "/usr/sbin"),
+    "mariadb-install-db": Package("mariadb-server", "/usr/bin"),
 }
 APT_SECONDS = 600
 

@@ -12,9 +12,11 @@ import pytest
 
 from datastore.shim.backends.api import Backend
 from datastore.shim.backends.memory import Log, MemoryBackend
+from datastore.shim.backends.mysql import MysqlBackend
 from datastore.shim.backends.postgresql import PostgresqlBackend
 from datastore.shim.backends.sqlite import SQLiteBackend
 from tests.support.databases import database_on
+from tests.support.mariadb import MYSQL_URL
 from tests.support.quick_disk import quick_directory
 
 
@@ -102,6 +104,24 @@ def _postgresql(_: Path, servers: Servers) -> Iterator[Place]:
         yield Place(lambda: PostgresqlBackend(server.target(name)), DatabaseClock(age))
 
 
+def _mysql(kind: str) -> MakePlace:
+    @contextmanager
+    def make(_: Path, servers: Servers) -> Iterator[Place]:
+        server = servers(kind)
+        with database_on(server) as name:
+
+            def age(table: str, column: str, seconds: float) -> None:
+                server.execute(
+                    f"UPDATE {table} SET {column} = {column} - INTERVAL %s SECOND",
+                    (seconds,),
+                    database=name,
+                )
+
+            yield Place(lambda: MysqlBackend(server.target(name)), DatabaseClock(age))
+
+    return make
+
+
 PLACES: dict[str, MakePlace] = {
     "memory": _memory(shared=False),
     "memory, deferred sync": _memory(shared=False, deferred_sync=True),
@@ -110,7 +130,10 @@ PLACES: dict[str, MakePlace] = {
 SHARED_PLACES: dict[str, MakePlace] = {
     "shared memory": _memory(shared=True),
     "postgresql": _postgresql,
+    "mariadb": _mysql("mariadb"),
 }
+if MYSQL_URL:
+    SHARED_PLACES["mysql"] = _mysql("mysql")
 
 
 def open_files(directory: Path) -> list[str]:
