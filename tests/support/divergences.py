@@ -20,7 +20,7 @@ class Divergence(NamedTuple):
     """False where the test would take the server down for those that follow."""
 
 
-SHIM = frozenset({"memory", "sqlite"})
+SHIM = frozenset({"memory", "sqlite", "postgresql", "mariadb", "mysql"})
 ETCD = frozenset({"etcd"})
 
 DIVERGENCES = (
@@ -47,7 +47,8 @@ DIVERGENCES = (
 
 
 def find(test: str, server: str) -> Divergence | None:
-    """Return the entry of a test on a server."""
+    """Return the entry of a test on a server, whatever its transport."""
+    server = server.partition("-")[0]
     for entry in DIVERGENCES:
         if entry.test == test and server in entry.servers:
             return entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,9 @@ from tests.support.divergences import DIVERGENCES, find
 from tests.support.etcd import etcd
 from tests.support.running import Listen, Server
 from tests.support.servers import Binaries
-from tests.support.shim import shim
+from tests.support.shim import shim_on
 
-SERVERS = os.environ.get("BYRE_TEST_SERVERS", "etcd,memory,sqlite").split(",")
+SERVERS = os.environ.get("BYRE_TEST_SERVERS", "etcd,memory,sqlite,postgresql").split(",")
 Launch = Callable[..., Server]
 
 
@@ -39,23 +40,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=SERVERS, scope="session")
 def kind(request: pytest.FixtureRequest) -> str:
-    """Say which server this case runs on."""
+    """Say which server this case runs on: a backend, with `-` and a transport if not the usual."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def launch(
-    binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+    binaries: Binaries,
+    stores: Callable[[str, Path], str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., Server]]:
     """Start servers; all end with the session."""
     started: list[Server] = []
 
     def start(kind: str, *flags: str, listen: Listen | None = None) -> Server:
         directory = tmp_path_factory.mktemp(kind)
+        backend, _, transport = kind.partition("-")
+        if transport:
+            flags = (f"--transport={transport}", *flags)
         server = (
             etcd(binaries.etcd, directory, flags, listen)
             if kind == "etcd"
-            else shim(directory, kind, flags, listen)
+            else shim_on(stores(backend, directory), directory, kind, flags, listen)
         )
         started.append(server)
         server.start()
