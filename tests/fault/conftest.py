@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,21 @@ import pytest
 from tests.support.etcd import etcd
 from tests.support.running import Server
 from tests.support.servers import Binaries
-from tests.support.shim import shim
+from tests.support.shim import shim_on
 
 
-@pytest.fixture(params=["etcd", "sqlite"])
-def server(request: pytest.FixtureRequest, binaries: Binaries, tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(params=["etcd", "sqlite", "postgresql"])
+def server(
+    request: pytest.FixtureRequest,
+    binaries: Binaries,
+    stores: Callable[[str, Path], str],
+    tmp_path: Path,
+) -> Iterator[Server]:
     flags = ["--watch-progress-notify-interval=200ms"]
     started = (
         etcd(binaries.etcd, tmp_path, flags)
         if request.param == "etcd"
-        else shim(tmp_path, request.param, flags)
+        else shim_on(stores(request.param, tmp_path), tmp_path, request.param, flags)
     )
     started.start()
     yield started
