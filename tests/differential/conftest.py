@@ -13,7 +13,7 @@ from tests.support.servers import Binaries
 from tests.support.shim import shim_on
 
 
-@pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql", "mariadb"])
 def pair(
     request: pytest.FixtureRequest,
     binaries: Binaries,

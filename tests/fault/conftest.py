@@ -13,7 +13,7 @@ from tests.support.servers import Binaries
 from tests.support.shim import shim_on
 
 
-@pytest.fixture(params=["etcd", "sqlite", "postgresql"])
+@pytest.fixture(params=["etcd", "sqlite", "postgresql", "mariadb"])
 def server(
     request: pytest.FixtureRequest,
     binaries: Binaries,
