@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import pymysql
 from datastore.dsn import Dsn, Target, to_target
 from tests.support.databases import READY_SECONDS, USER, Account
 from tests.support.quick_disk import make_directory
-from tests.support.running import free_port
+from tests.support.running import eventually, free_port
 from tests.tools.databases import obtain
 
 MYSQL_URL = os.environ.get("BYRE_TEST_MYSQL_URL", "")
@@ -113,6 +114,8 @@ class MariadbServer(Databases):
         if self.preload is not None:
             argv = ["/usr/bin/env", f"LD_PRELOAD={self.preload}", *argv]
         self._process = self.account.spawn(argv, self.log)
+        # PyMySQL forgets to close a unix socket that it cannot connect.
+        eventually(self._listens, f"{self.socket} is there", READY_SECONDS)
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
@@ -125,6 +128,12 @@ class MariadbServer(Databases):
                 time.sleep(0.02)
             else:
                 return
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def signal(self, number: int) -> None:
         """Send a signal to the server."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +24,12 @@ from datastore.paths import Paths
 from datastore.probe import probe
 from datastore.registry import Datastore
 from datastore.resolve import resolve
+from tests.support.databases import DatabaseServer, database_on
 from tests.support.etcd import etcd
 from tests.support.running import Server, free_port
 from tests.support.servers import Binaries
 
-KINDS = ("sqlite", "managed etcd", "external etcd", "kine")
+KINDS = ("sqlite", "postgresql", "mariadb", "managed etcd", "external etcd", "kine")
 
 
 @dataclass
@@ -119,11 +120,21 @@ def paths(tmp_path: Path) -> Iterator[Paths]:
 
 
 @pytest.fixture(params=KINDS)
-def stage(request: pytest.FixtureRequest, paths: Paths, binaries: Binaries) -> Iterator[Stage]:
+def stage(
+    request: pytest.FixtureRequest,
+    paths: Paths,
+    binaries: Binaries,
+    servers: Callable[[str], DatabaseServer],
+) -> Iterator[Stage]:
     others = None
+    stack = ExitStack()
     match request.param:
         case "sqlite":
             text = "spec: {}"
+        case "postgresql" | "mariadb":
+            server = servers(request.param)
+            url = server.url(stack.enter_context(database_on(server)))
+            text = f"spec: {{storage: {{kine: {{dataSource: '{url}'}}}}}}"
         case "kine":
             text = "spec: {storage: {kine: {binary: kine}}}"
         case "managed etcd":
@@ -141,7 +152,7 @@ def stage(request: pytest.FixtureRequest, paths: Paths, binaries: Binaries) -> I
             )
     found = {"etcd": lambda: binaries.etcd, "kine": lambda: binaries.kine}
     datastore = resolve(parse(text), paths, binary=lambda name: found[name](), environ={})
-    with ExitStack() as stack:
+    with stack:
         one = Stage(datastore, paths, others)
         stack.callback(one.stop)
         yield one
