@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
-import time
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,15 +72,16 @@ class MariadbServer(Databases):
     kind = "mariadb"
 
     def __init__(
-        self, settings: Mapping[str, str] | None = None, preload: Path | None = None
+        self, settings: Mapping[str, str] | None = None, environment: Sequence[str] | None = None
     ) -> None:
         """Make an empty server.
 
         Args:
             settings: Options beside those that make it small.
-            preload: A library that is loaded before all others.
+            environment: Variables as env takes them. Where there are any, the server is on disk:
+                in memory it maps its log and never syncs it.
         """
-        self._holder = make_directory()
+        self._holder = tempfile.TemporaryDirectory() if environment else make_directory()
         self.directory = Path(self._holder.name).resolve()
         self.account = Account("mysql")
         self.account.own(self.directory)
@@ -88,7 +89,7 @@ class MariadbServer(Databases):
         self.socket = self.directory / "socket"
         self.log = self.directory / "log"
         self.port = free_port()
-        self.preload = preload
+        self.environment = environment or ()
         self.settings = {
             "bind-address": "127.0.0.1",
             "skip-name-resolve": "ON",
@@ -111,23 +112,13 @@ class MariadbServer(Databases):
             f"--socket={self.socket}", f"--port={self.port}", f"--pid-file={self.directory}/pid",
             *(f"--{name}={value}" for name, value in self.settings.items()),
         ]  # fmt: skip
-        if self.preload is not None:
-            argv = ["/usr/bin/env", f"LD_PRELOAD={self.preload}", *argv]
+        if self.environment:
+            argv = ["/usr/bin/env", *self.environment, *argv]
         self._process = self.account.spawn(argv, self.log)
         # PyMySQL forgets to close a unix socket that it cannot connect.
         eventually(self._listens, f"{self.socket} is there", READY_SECONDS)
-        deadline = time.monotonic() + READY_SECONDS
-        while True:
-            try:
-                for statement in _ADMINISTRATOR.split(";"):
-                    self.execute(statement)
-            except pymysql.OperationalError:
-                ended = self._process.poll() is not None
-                assert not ended, self.log.read_text()
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.02)
-            else:
-                return
+        for statement in _ADMINISTRATOR.split(";"):
+            self.execute(statement)
 
     def _listens(self) -> bool:
         assert self._process is not None
@@ -199,10 +190,10 @@ class MysqlServer(Databases):
 
 @contextmanager
 def running_mariadb(
-    settings: Mapping[str, str] | None = None, preload: Path | None = None
+    settings: Mapping[str, str] | None = None, environment: Sequence[str] | None = None
 ) -> Iterator[MariadbServer]:
     """Run a server of the caller's own."""
-    server = MariadbServer(settings, preload)
+    server = MariadbServer(settings, environment)
     try:
         server.start()
         yield server
