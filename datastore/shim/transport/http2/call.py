@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Final
 
 from datastore.shim.transport.api import Code, Peer, RpcError
 from datastore.shim.transport.http2 import status
+from datastore.shim.transport.http2.flow import Flow
 from datastore.shim.transport.http2.headers import Head
 from datastore.shim.transport.http2.messages import Assembler
-from datastore.shim.transport.http2.outbound import Flow
 from datastore.shim.transport.http2.shared import unexpected
 
 if TYPE_CHECKING:
     from datastore.shim.transport.http2.connection import Connection
 
 NO_SLOT: Final = -1
-HELD_LIMIT: Final = 256 << 20
+_HTTP_TEXTS: Final = {
+    405: b"gRPC requests are POST\n",
+    415: b"this is a gRPC server: content-type has to be application/grpc\n",
+}
+HELD_LIMIT: Final = 128 << 20
 """Bytes of requests under way, of one connection."""
 
 
@@ -33,12 +37,13 @@ class Rpc:
         inbox: What collects messages, where they do not come in one piece.
         remote_closed: The client has half-closed.
         held: Bytes that came and wait for the handler.
+        received: Bytes of all DATA, of a call that does not come in one piece.
     """
 
     __slots__ = (
         "_callbacks", "_trailers", "began", "connection", "deadline_at", "done", "flow", "head",
-        "held", "inbox", "opened", "remote_closed", "slot", "started", "stream_id", "task",
-        "timeout",
+        "held", "inbox", "opened", "received", "remote_closed", "slot", "started", "stream_id",
+        "task", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +61,7 @@ class Rpc:
         self.opened = 0.0
         self.slot = NO_SLOT
         self.held = 0
+        self.received = 0
         self.flow: Flow | None = None
         self.inbox: Assembler | None = None
         self.task: asyncio.Task[None] | None = None
@@ -137,14 +143,18 @@ class Rpc:
         else:
             sender.headers(self.stream_id, block, end=True)
 
-    def refuse_http(self, code: int, text: str) -> None:
-        """Answer what is no gRPC request."""
+    def decline(self) -> None:
+        """Answer a request that nobody serves."""
+        code = self.head.http_status
+        if not code:
+            self.refuse(self.head.refusal)
+            return
         self.finish()
         self.began = True
         sender = self.connection.sender
         sender.headers(self.stream_id, status.http_refusal(code))
         flow = self.obtain_flow()
-        sender.queue(flow, text.encode())
+        sender.queue(flow, _HTTP_TEXTS[code])
         sender.finish(flow, b"")
 
     def fail(self, error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import Final, cast
 
 from datastore.shim.transport.api import Code, Peer, RpcError
@@ -19,9 +20,10 @@ from datastore.shim.transport.http2.unary import UnaryCall
 
 log = logging.getLogger(__name__)
 
-PENDING_LIMIT: Final = 256 << 20
-"""Bytes of answers that wait in one connection, above which it gets no new call."""
+_LARGE_READ: Final = 64 << 10
 MAX_HEADER_LIST: Final = 16_384
+_LINGER_SECONDS: Final = 0.5
+_GAPS: Final = 16
 _RESET_LIMIT: Final = 1_000
 _HASTY_SECONDS: Final = 0.1
 """A call that is cancelled sooner than that, unanswered, may be an attack (rapid reset)."""
@@ -55,6 +57,9 @@ class Connection(asyncio.Protocol):
         self.draining = False
         self.last_id = 0
         self.cut: dict[int, bool] = {}
+        self._yielded = False
+        self._backlog: deque[tuple[UnaryCall, bytes]] = deque()
+        self._skipped: deque[tuple[int, int]] = deque(maxlen=_GAPS)
         self.made_at = shared.loop.time()
         self.receiver = Receiver(self)
         self._connections = connections
@@ -67,7 +72,7 @@ class Connection(asyncio.Protocol):
         shared = self.shared
         self._transport = wire = cast("asyncio.Transport", transport)
         self.peer = find_peer(wire)
-        self.sender = Sender(wire.write, shared.schedule, self.ended)
+        self.sender = Sender(shared.ledger, wire.write, shared.schedule, self.ended, self._ease)
         if len(self._connections) >= shared.limits.max_connections:
             log.warning("too many connections", extra={"peer": self.peer.address})
             self.abort()
@@ -100,15 +105,40 @@ class Connection(asyncio.Protocol):
             log.exception("connection failed in a way that nobody foresaw")
             self.fail(ConnectionFault(frames.INTERNAL_ERROR, ""))
         sender.flush()
+        if self.receiver.more or len(data) >= _LARGE_READ:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """Let the other connections have their turn: uvloop would read on from this one."""
+        if not self._yielded and not self.closing:
+            self._yielded = True
+            self._pause_reading()
+            self.shared.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._yielded = False
+        if self.receiver.more and not self.sender.paused:
+            self.data_received(b"")
+        self._resume_reading()
 
     def pause_writing(self) -> None:
         """Take nothing more from a peer that does not take our answers."""
         self.sender.pause()
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._pause_reading()
 
     def resume_writing(self) -> None:
         self.sender.resume()
+        if self.receiver.more:
+            self._give_way()
+        self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._yielded or self.sender.paused:
+            return
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -120,6 +150,7 @@ class Connection(asyncio.Protocol):
         self.closing = True
         self._transport = None
         self._abandon_calls()
+        self._backlog.clear()
         self.sender.close()
 
     # Calls
@@ -127,15 +158,24 @@ class Connection(asyncio.Protocol):
     def admits(self) -> bool:
         """Return whether a new call may begin. Hot."""
         limit = self.shared.max_streams
-        return (
-            len(self.calls) < limit
-            and self.running < limit
-            and self.sender.pending <= PENDING_LIMIT
-            and not self.draining
-        )
+        return len(self.calls) < limit and self.running < limit and not self.draining
+
+    def note(self, stream_id: int) -> None:
+        """Take note of a new stream, and of the ids before it that are never used. Hot."""
+        last = self.last_id
+        if stream_id - last > 2:
+            self._skipped.append((last, stream_id))
+        self.last_id = stream_id
+
+    def was_skipped(self, stream_id: int) -> bool:
+        """Return whether an older stream never was; of many gaps the last are remembered."""
+        return any(last < stream_id < found for last, found in self._skipped)
 
     def serve(self, call: UnaryCall, request: bytes) -> None:
         """Have a request answered, now or later. Hot."""
+        if self.sender.pending and self.sender.is_full:
+            self._postpone(call, request)
+            return
         self.shared.calls += 1
         handler = call.head.unary
         assert handler is not None
@@ -145,6 +185,26 @@ class Connection(asyncio.Protocol):
             call.fail(error)
         else:
             call.give(answer)
+
+    def _postpone(self, call: UnaryCall, request: bytes) -> None:
+        """Let a request wait until the client has taken earlier answers."""
+        if call.stream_id not in self.calls:
+            self.calls[call.stream_id] = call
+            call.open()
+        self._backlog.append((call, request))
+        self.sender.choke()
+
+    def _ease(self) -> None:
+        self.shared.loop.call_soon(self._serve_backlog)
+
+    def _serve_backlog(self) -> None:
+        """Serve what waited for the client to take earlier answers."""
+        while self._backlog and not self.sender.is_full:
+            call, request = self._backlog.popleft()
+            if not call.done:
+                self.serve(call, request)
+        if self._backlog:
+            self.sender.choke()
 
     def ended(self, stream_id: int) -> None:
         """Take note that a stream has been sent to its end. Hot."""
@@ -208,7 +268,7 @@ class Connection(asyncio.Protocol):
         self.shared.stats["goaways"] += 1
         self._abandon_calls()
         self.sender.control(frames.goaway(self.last_id, fault.code, fault.text))
-        self.close()
+        self._linger()
 
     def close(self) -> None:
         """Close when everything is written that can be."""
@@ -216,6 +276,19 @@ class Connection(asyncio.Protocol):
         self.sender.flush()
         if self._transport is not None:
             self._transport.close()
+
+    def _linger(self) -> None:
+        """Close when the peer has had time to read why.
+
+        To close a socket with something unread in it would take back what was written last.
+        """
+        self.closing = True
+        self.sender.flush()
+        if self._transport is not None:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._transport.resume_reading()
+            self.shared.loop.call_later(_LINGER_SECONDS, self.close)
 
     def abort(self) -> None:
         """Close at once."""

@@ -23,6 +23,7 @@ _IDENTITY: Final = b"identity"
 _UPPER: Final = frozenset(range(0x41, 0x5B))
 _BAD_NAME: Final = frozenset(range(0x21)) | frozenset(range(0x7F, 0x100)) | _UPPER
 _BAD_VALUE: Final = frozenset(b"\x00\r\n")
+_LONGEST_LENGTH: Final = 18
 _KEPT: Final = 64
 _KEPT_BLOCK_SIZE: Final = 1024
 
@@ -36,24 +37,34 @@ class Head:
 
     Attributes:
         unary: What serves it, or None; then it is `stream`, or a refusal.
+        direct: The same, for a request that may be served as soon as its message is there.
+        content_length: Bytes of all DATA, which gRPC clients do not tell; -1 is unknown.
         http_status: Above 0, it is answered without gRPC.
         refusal: The status it is answered with, or None.
     """
 
     __slots__ = (
-        "_metadata", "fields", "gzip", "http_status", "path", "refusal", "size", "stream", "unary",
+        "_metadata", "content_length", "direct", "fields", "gzip", "http_status", "path",
+        "refusal", "size", "stream", "unary",
     )  # fmt: skip
 
     def __init__(self, fields: list[Field], path: str) -> None:
         self.fields = fields
         self.path = path
         self.unary: Unary | None = None
+        self.direct: Unary | None = None
+        self.content_length = -1
         self.stream: Stream | None = None
         self.http_status = 0
         self.refusal: RpcError | None = None
         self.gzip = False
         self.size = sum(len(name) + len(value) for name, value in fields)
         self._metadata: Mapping[str, Sequence[str | bytes]] | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether there is a handler for it."""
+        return self.unary is not None or self.stream is not None
 
     @property
     def metadata(self) -> Mapping[str, Sequence[str | bytes]]:
@@ -81,6 +92,7 @@ class Methods:
     def resolve(self, head: Head) -> None:
         """Find who serves a request, or how an unknown method is refused: in grpc-go's words."""
         head.unary = self.unary.get(head.path)
+        head.direct = head.unary if head.content_length < 0 else None
         head.stream = self.stream.get(head.path)
         if head.unary is not None or head.stream is not None:
             return
@@ -159,24 +171,22 @@ def check(fields: list[Field]) -> Head:
             have sent lists of endpoints and paths of sockets.
     """
     pseudo: dict[bytes, bytes] = {}
-    content_type, encoding = b"", _IDENTITY
-    plain = False
+    plain: dict[bytes, bytes] = {}
     for name, value in fields:
-        if name.startswith(b":"):
-            if plain or name not in _PSEUDO or name in pseudo:
-                raise Malformed(f"pseudo-header {name!r} is unknown, repeated or late")
+        if not name.startswith(b":"):
+            _check_field(name, value)
+            plain[name] = value
+        elif plain or name not in _PSEUDO or name in pseudo:
+            raise Malformed(f"pseudo-header {name!r} is unknown, repeated or late")
+        else:
             pseudo[name] = value
-            continue
-        plain = True
-        _check_field(name, value)
-        if name == b"content-type":
-            content_type = value
-        elif name == b"grpc-encoding":
-            encoding = value
     if not pseudo.keys() >= _REQUIRED or not pseudo[b":path"]:
         raise Malformed("a pseudo-header is missing")
     head = Head(fields, pseudo[b":path"].decode("latin-1"))
-    if not _is_grpc(content_type):
+    if b"content-length" in plain:
+        head.content_length = _to_length(plain[b"content-length"])
+    encoding = plain.get(b"grpc-encoding", _IDENTITY)
+    if not _is_grpc(plain.get(b"content-type", b"")):
         head.http_status = 415
     elif pseudo[b":method"] != b"POST":
         head.http_status = 405
@@ -206,6 +216,12 @@ def _check_field(name: bytes, value: bytes) -> None:
         raise Malformed(f"value of {name!r} is not allowed")
     if name in _CONNECTION or (name == b"te" and value != b"trailers"):
         raise Malformed(f"{name!r} is about a connection")
+
+
+def _to_length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > _LONGEST_LENGTH:
+        raise Malformed("content-length is no number")
+    return int(value)
 
 
 def _is_grpc(content_type: bytes) -> bool:

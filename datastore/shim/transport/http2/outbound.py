@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from datastore.shim.transport.http2 import frames, status
+from datastore.shim.transport.http2.flow import STREAM_HIGH, Flow, Ledger, Piece
 from datastore.shim.transport.http2.frames import ConnectionFault, StreamFault
 from datastore.shim.transport.http2.settings import PeerSettings
 
-STREAM_HIGH: Final = 64 << 10
-"""Bytes waiting on one stream above which a sender is to wait."""
 CONNECTION_HIGH: Final = 256 << 10
 """Bytes handed to the socket, above which the rest waits in its stream."""
+PENDING_LIMIT: Final = 32 << 20
+"""Bytes of answers that wait in one connection, above which its next calls wait."""
+PENDING_LIMIT_OF_ALL: Final = 512 << 20
+"""The same over all connections: above it a connection may have what waits, and no more."""
 _QUANTUM: Final = 64 << 10
 """Bytes of one stream before it is another one's turn."""
 _OVERHEAD: Final = 64
@@ -33,71 +35,39 @@ _TAIL_HEAD: Final = frames.head(
 _pack_reply = _REPLY.pack
 _pack_tail = _TAIL.pack
 
-Piece = bytes | memoryview
-
 
 def _discard(data: bytes) -> None:
     """Write nowhere."""
-
-
-class Flow:
-    """The sending half of one stream, once it is more than one answer that goes at once.
-
-    Attributes:
-        pending: Bytes of messages that wait, their prefixes included.
-        moved: Whether something was sent since the last sweep; `stalled` counts sweeps without.
-    """
-
-    __slots__ = (
-        "chunks",
-        "moved",
-        "pending",
-        "queued",
-        "stalled",
-        "stream_id",
-        "tail",
-        "waiters",
-        "window",
-    )  # fmt: skip
-
-    def __init__(self, stream_id: int, window: int) -> None:
-        self.stream_id = stream_id
-        self.window = window
-        self.chunks: deque[Piece] = deque()
-        self.pending = 0
-        self.queued = False
-        self.tail: bytes | None = None
-        self.moved = True
-        self.stalled = 0
-        self.waiters: list[asyncio.Future[None]] = []
-
-    def wake(self) -> None:
-        """Let those go on who wait for the stream to drain."""
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
 
 class Sender:
     """The sending half of a connection.
 
     Args:
+        ledger: Of the server.
         write: Takes the bytes of one turn.
         schedule: Has `flush` called at the end of this turn of the loop.
         ended: Is told which stream has been sent to its end.
+        eased: Is told, once after each `choke`, that there is room for more answers.
     """
 
-    __slots__ = ("_block_prefix", "_ended", "_fast_size", "_flows", "_pieces", "_ready",
-                 "_schedule", "_size", "_write", "answered", "dirty", "paused", "peer", "pending",
-                 "sent", "window")  # fmt: skip
+    __slots__ = (
+        "_block_prefix", "_choked", "_eased", "_ended", "_fast_size", "_flows", "_ledger",
+        "_pieces", "_ready", "_schedule", "_size", "_write", "answered", "dirty", "paused", "peer",
+        "pending", "sent", "window",
+    )  # fmt: skip
 
     def __init__(
         self,
+        ledger: Ledger,
         write: Callable[[bytes], object],
         schedule: Callable[[Sender], None],
         ended: Callable[[int], None],
+        eased: Callable[[], object],
     ) -> None:
+        self._ledger = ledger
+        self._eased = eased
+        self._choked = False
         self._write = write
         self._schedule = schedule
         self._ended = ended
@@ -119,6 +89,24 @@ class Sender:
         self._block_prefix = b""
         # Largest message with its prefix that goes out without looking further, -1 for none.
         self._fast_size = frames.MAX_FRAME
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the client that it had better take that first. Hot."""
+        return self.pending > PENDING_LIMIT or (
+            self.pending > 0 and self._ledger.pending > PENDING_LIMIT_OF_ALL
+        )
+
+    def choke(self) -> None:
+        """Ask to be told when it is not full any more."""
+        self._choked = True
+
+    def _take_off(self, size: int) -> None:
+        self.pending -= size
+        self._ledger.pending -= size
+        if self._choked and not self.is_full:
+            self._choked = False
+            self._eased()
 
     def control(self, frame: bytes) -> None:
         """Send a frame that no window holds back."""
@@ -209,6 +197,7 @@ class Sender:
         flow.chunks.append(data)
         flow.pending += len(data)
         self.pending += len(data)
+        self._ledger.pending += len(data)
         if flow.window > 0:
             self._make_ready(flow)
 
@@ -229,7 +218,7 @@ class Sender:
 
     def drop(self, flow: Flow) -> None:
         """Forget a stream and what waits on it."""
-        self.pending -= flow.pending
+        self._take_off(flow.pending)
         flow.pending = 0
         flow.chunks.clear()
         flow.tail = None
@@ -357,7 +346,7 @@ class Sender:
         flow.window -= left
         flow.pending -= left
         self.window -= left
-        self.pending -= left
+        self._take_off(left)
         self._size += left
         flow.moved = True
         self.answered = True

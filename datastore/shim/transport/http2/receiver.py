@@ -18,17 +18,16 @@ if TYPE_CHECKING:
     from datastore.shim.transport.http2.headers import Head
 
 CONNECTION_WINDOW: Final = 16 << 20
+_FRAMES_A_TURN: Final = 512
+"""After so many the other connections have their turn."""
 _BLOCK_LIMIT: Final = 32 << 10
 _CONTINUATIONS: Final = 16
 _LEAST_CALL: Final = 14
 """Head of a DATA frame and the prefix of a message."""
 _SMALL: Final = 256
 """A frame that carries less, to no end, costs more than it is worth."""
+_WRONG_LENGTH: Final = "content-length is not what was sent"
 _MASK: Final = frames.MAX_STREAM_ID
-_HTTP_TEXTS: Final = {
-    405: "gRPC requests are POST\n",
-    415: "this is a gRPC server: content-type has to be application/grpc\n",
-}
 
 
 class Receiver:
@@ -36,6 +35,7 @@ class Receiver:
 
     __slots__ = (
         "_block", "_connection", "_control", "_heads", "_rest", "_started", "_unacknowledged",
+        "more",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -46,6 +46,8 @@ class Receiver:
         self._control = Control(connection)
         self._unacknowledged = 0
         self._started = False
+        self.more = False
+        """Whether whole frames are left for the next turn of the loop."""
 
     def take(self, data: bytes) -> None:
         """Act on what has arrived. Hot.
@@ -58,6 +60,7 @@ class Receiver:
         position = 0
         if not self._started:
             position = self._take_preface(data)
+        self.more = False
         self._rest = data[self._cut_frames(data, position) :]
 
     @property
@@ -80,6 +83,7 @@ class Receiver:
         if not self._started:
             return 0
         connection = self._connection
+        left = _FRAMES_A_TURN
         while end - position >= frames.HEAD_SIZE:
             high, low, kind, flags, stream_id = frames.unpack_head(data, position)
             length = high << 8 | low
@@ -88,6 +92,10 @@ class Receiver:
             begin = position + frames.HEAD_SIZE
             after = begin + length
             if after > end:
+                break
+            left -= 1
+            if left < 0:
+                self.more = True
                 break
             position = after
             if (
@@ -115,13 +123,13 @@ class Receiver:
         here without the stream ever being recorded.
         """
         connection = self._connection
-        connection.last_id = stream_id
+        connection.note(stream_id)
         try:
             head, timeout = self._heads.read(data[begin:after])
         except (HpackError, Malformed) as error:
             self._refuse_block(stream_id, error)
             return after
-        if head.unary is not None and timeout != 0.0 and len(data) - after >= _LEAST_CALL:
+        if head.direct is not None and timeout != 0.0 and len(data) - after >= _LEAST_CALL:
             high, low, kind, flags, same, packed, size = frames.unpack_message_head(data, after)
             length = high << 8 | low
             position: int = after + frames.HEAD_SIZE + length
@@ -198,7 +206,7 @@ class Receiver:
         if stream_id <= self._connection.last_id:
             self._take_trailers(stream_id, raw, end=end)
             return
-        self._connection.last_id = stream_id
+        self._connection.note(stream_id)
         try:
             head, timeout = self._heads.read(raw)
         except (HpackError, Malformed) as error:
@@ -211,18 +219,25 @@ class Receiver:
     def _take_trailers(self, stream_id: int, raw: bytes, *, end: bool) -> None:
         try:
             fields = self._heads.decoder.decode(raw)
-            check_trailers(fields)
-        except (HpackError, Malformed) as error:
+        except HpackError as error:
             self._refuse_block(stream_id, error)
             return
-        call = self._connection.calls.get(stream_id)
+        connection = self._connection
+        call = connection.calls.get(stream_id)
         if call is None:
-            if stream_id not in self._connection.cut:
+            if connection.was_skipped(stream_id):
+                raise ConnectionFault(frames.PROTOCOL_ERROR, f"stream {stream_id} comes too late")
+            if stream_id not in connection.cut:
                 raise ConnectionFault(frames.STREAM_CLOSED, f"HEADERS on stream {stream_id}")
             self._control.spend()
             return
         if call.remote_closed:
             raise StreamFault(stream_id, frames.STREAM_CLOSED, "HEADERS behind the end")
+        try:
+            check_trailers(fields)
+        except Malformed as error:
+            self._refuse_block(stream_id, error)
+            return
         if not end:
             raise StreamFault(stream_id, frames.PROTOCOL_ERROR, "trailers are not the end")
         self._feed(call, b"", end=True)
@@ -237,6 +252,9 @@ class Receiver:
     def _open(self, head: Head, timeout: float | None, stream_id: int, *, end: bool) -> None:
         """Begin a call that does not come in one piece."""
         connection = self._connection
+        if end and head.content_length > 0:
+            self._reset(StreamFault(stream_id, frames.PROTOCOL_ERROR, _WRONG_LENGTH))
+            return
         if not connection.admits():
             connection.shared.stats["refused"] += 1
             self._reset(StreamFault(stream_id, frames.REFUSED_STREAM, "not now"))
@@ -253,12 +271,10 @@ class Receiver:
         connection.calls[stream_id] = call
         call.receive()
         call.remote_closed = end
-        if head.http_status:
-            call.refuse_http(head.http_status, _HTTP_TEXTS[head.http_status])
-        elif head.refusal is not None:
-            call.refuse(head.refusal)
-        elif timeout == 0.0:
+        if timeout == 0.0 and head.is_served:
             call.refuse(RpcError(Code.DEADLINE_EXCEEDED, "context deadline exceeded"))
+        elif not head.is_served and (end or head.content_length < 0):
+            call.decline()
         elif end:
             call.refuse(messages.truncated())
         else:
@@ -286,8 +302,11 @@ class Receiver:
         self._feed(call, data, end=end)
 
     def _feed(self, call: UnaryCall | StreamCall, data: bytes, *, end: bool) -> None:
+        call.received += len(data)
         if end:
             call.remote_closed = True
+            if call.head.content_length not in {-1, call.received}:
+                raise StreamFault(call.stream_id, frames.PROTOCOL_ERROR, _WRONG_LENGTH)
         if call.done:
             return
         try:

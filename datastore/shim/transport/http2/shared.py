@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from datastore.shim.transport.api import Code, Limits, RpcError
 from datastore.shim.transport.http2.deadlines import Deadlines
+from datastore.shim.transport.http2.flow import Ledger
 from datastore.shim.transport.http2.headers import Methods
-
-if TYPE_CHECKING:
-    from datastore.shim.transport.http2.outbound import Sender
+from datastore.shim.transport.http2.outbound import Sender
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ class Shared:
         """Calls begun; of its own for speed."""
         self.left = asyncio.Event()
         """Set whenever a connection is gone."""
+        self.ledger = Ledger()
         self._dirty: list[Sender] = []
 
     def schedule(self, sender: Sender) -> None:

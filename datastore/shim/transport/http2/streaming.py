@@ -8,8 +8,8 @@ from collections import deque
 from datastore.shim.transport.api import RpcError
 from datastore.shim.transport.http2 import frames, messages
 from datastore.shim.transport.http2.call import Rpc
+from datastore.shim.transport.http2.flow import STREAM_HIGH
 from datastore.shim.transport.http2.frames import StreamFault
-from datastore.shim.transport.http2.outbound import STREAM_HIGH
 
 
 class StreamCall(Rpc):

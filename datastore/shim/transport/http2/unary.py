@@ -39,6 +39,8 @@ class UnaryCall(Rpc):
             RpcError: it is too large, or more than one message.
         """
         assert self.inbox is not None
+        if self.head.unary is None:
+            return
         self.hold(len(data))
         for message in self.inbox.feed(data):
             if self._request is not None:
@@ -51,6 +53,9 @@ class UnaryCall(Rpc):
         Raises:
             RpcError: it is not.
         """
+        if self.head.unary is None:
+            self.decline()
+            return
         request = self._request
         if request is None or not (self.inbox is None or self.inbox.is_empty):
             raise messages.truncated()
