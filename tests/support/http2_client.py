@@ -8,7 +8,8 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
@@ -34,6 +35,8 @@ class Frame(NamedTuple):
     flags: int
     stream: int
     payload: bytes
+    fields: Mapping[str, str] = {}
+    """Of a HEADERS frame."""
 
     @property
     def number(self) -> int:
@@ -53,9 +56,9 @@ class Closed(Exception):
 class Answer(NamedTuple):
     """How a call ended."""
 
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
-    trailers: dict[str, str]
+    trailers: Mapping[str, str]
     reset: int | None
     """The error code of a RST_STREAM, if that was the end, or came after it."""
 
@@ -131,6 +134,8 @@ class Client:
         self._buffer = b""
         self.goaways: list[int] = []
         """Their codes."""
+        self.credits: Counter[int] = Counter()
+        """By how much windows were opened, by stream, 0 for the connection."""
         self._decoder = hpack.Decoder()
         self.next_stream = 1
         if hello:
@@ -181,9 +186,13 @@ class Client:
         size = int.from_bytes(self._buffer[:3])
         kind, flags, stream = struct.unpack(">BBI", self._buffer[3:9])
         payload, self._buffer = self._buffer[9 : 9 + size], self._buffer[9 + size :]
+        if kind == WINDOW_UPDATE:
+            credit = int.from_bytes(payload) & 0x7FFFFFFF
+            self.credits[stream & 0x7FFFFFFF] += credit
         if kind == GOAWAY:
             self.goaways.append(int.from_bytes(payload[4:8]))
-        return Frame(kind, flags, stream & 0x7FFFFFFF, payload)
+        fields = self._decode(payload) if kind == HEADERS else {}
+        return Frame(kind, flags, stream & 0x7FFFFFFF, payload, fields)
 
     def frames(self) -> Iterator[Frame]:
         """Receive frames until the connection is closed."""
@@ -248,13 +257,11 @@ class Client:
 
     def answer(self, stream: int) -> Answer:
         """Receive up to the end of a stream and open windows; other streams are dropped."""
-        headers: dict[str, str] = {}
-        trailers: dict[str, str] = {}
+        headers: Mapping[str, str] = {}
+        trailers: Mapping[str, str] = {}
         body = b""
         while True:
             received = self.frame()
-            if received.kind == HEADERS:
-                fields = self.decode(received.payload)
             if received.kind == SETTINGS and not received.flags & ACK:
                 self.send(frame(SETTINGS, ACK))
             if received.kind == GOAWAY and int.from_bytes(received.payload[4:8]):
@@ -263,9 +270,9 @@ class Client:
                 continue
             if received.kind == HEADERS:
                 if headers:
-                    trailers = fields
+                    trailers = received.fields
                 else:
-                    headers = fields
+                    headers = received.fields
             elif received.kind == DATA:
                 body += received.payload
                 if received.payload and not received.ends:
@@ -278,8 +285,7 @@ class Client:
             if received.ends:
                 return Answer(headers, body, trailers, None)
 
-    def decode(self, block: bytes) -> dict[str, str]:
-        """Decode a header block of the server."""
+    def _decode(self, block: bytes) -> dict[str, str]:
         return {str(name): str(value) for name, value in self._decoder.decode(block)}
 
     def is_quiet(self, seconds: float = 0.0) -> bool:
