@@ -96,6 +96,12 @@ class ShimDatastore:
         return Endpoint((socket_url(self.socket),))
 
     @property
+    def warning(self) -> str:
+        """What the user should change, although it works; empty when nothing."""
+        weakness = self.target.weakness if self.target else ""
+        return weakness and f"{weakness}; give spec.storage.kine.caFile"
+
+    @property
     def position_file(self) -> Path:
         """What the shim has served of this very database, so that a lost tail is noticed."""
         which = f"{self.place}\0{self.access.prefix}\0{self.access.schema}"
@@ -138,8 +144,8 @@ class ShimDatastore:
                 "the datastore runs as root; `%s` would give it a user of its own",
                 account.creation(account.DEFAULT_USER),
             )
-        if self.target and self.target.weakness:
-            logger.warning("%s; give spec.storage.kine.caFile", self.target.weakness)
+        if self.warning:
+            logger.warning("%s", self.warning)
 
     async def check(self) -> None:
         """Return when the shim answers a linearizable read; raises NotReady."""

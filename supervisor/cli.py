@@ -324,9 +324,12 @@ def config_create() -> None:
 def config_validate(context: click.Context, config: Path | None, data_dir: Path | None) -> None:
     """Check a configuration and show every problem in it; nothing is started."""
     from datastore.resolve import resolve
+    from datastore.sql import ShimDatastore
 
     place = _place(context, config, data_dir)
-    resolve(place.load(), place.paths)
+    datastore = resolve(place.load(), place.paths)
+    if isinstance(datastore, ShimDatastore) and datastore.warning:
+        click.echo(f"warning: {datastore.warning}", err=True)
     click.echo(f"{place.config_file or place.paths.config_file}: valid")
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from tests.e2e.controlplane import ControlPlane
+from tests.support.databases import DatabaseServer, database_on
 from tests.support.etcd import etcd
 from tests.support.running import Server, free_port
 from tests.support.servers import Binaries
 
-DATASTORES = ("sqlite", "managed-etcd", "external-etcd")
+DATASTORES = ("sqlite", "postgresql", "mariadb", "managed-etcd", "external-etcd")
 
 EVENT_SECONDS = 6
 QUICK_ARGUMENTS = {
@@ -36,7 +37,7 @@ class Stage:
     @property
     def store(self) -> str:
         """The name of the store's process."""
-        return {"sqlite": "datastore", "managed-etcd": "etcd"}.get(self.kind, "")
+        return {"managed-etcd": "etcd", "external-etcd": ""}.get(self.kind, "datastore")
 
 
 def _storage(kind: str, directory: Path, binaries: Binaries) -> tuple[Mapping[str, Any], Any]:
@@ -55,12 +56,21 @@ def _storage(kind: str, directory: Path, binaries: Binaries) -> tuple[Mapping[st
 
 @pytest.fixture(scope="module", params=DATASTORES)
 def stage(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, binaries: Binaries
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    binaries: Binaries,
+    servers: Callable[[str], DatabaseServer],
 ) -> Iterator[Stage]:
     """Run a whole control plane for the tests of a module."""
     directory = tmp_path_factory.mktemp(request.param)
-    storage, server = _storage(request.param, directory, binaries)
+    storage: Mapping[str, Any]
     with ExitStack() as stack:
+        if request.param in {"postgresql", "mariadb"}:
+            database = servers(request.param)
+            url = database.url(stack.enter_context(database_on(database)))
+            storage, server = {"type": "kine", "kine": {"dataSource": url}}, None
+        else:
+            storage, server = _storage(request.param, directory, binaries)
         if server:
             stack.enter_context(closing(server))
             server.start()

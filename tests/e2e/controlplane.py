@@ -70,6 +70,8 @@ class ControlPlane:
         self.lines: list[str] = []
         self.prefix: Sequence[str] = ()
         """The command that byre is run by, if any."""
+        self.mode: Sequence[str] = ("--single",)
+        """What kind of controller it is."""
         # kubectl keeps what a server offers by its port, and ports come again.
         self._cache = directory / "kubectl"
         self._byre: subprocess.Popen[str] | None = None
@@ -99,7 +101,7 @@ class ControlPlane:
     def launch(self, *arguments: str) -> queue.Queue[str | None]:
         """Start without waiting; return the lines that byre says, None at their end."""
         self._byre = subprocess.Popen(
-            [*self.prefix, *BYRE, "controller", "--single", *self.place, *arguments],
+            [*self.prefix, *BYRE, "controller", *self.mode, *self.place, *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
             text=True,

@@ -197,3 +197,93 @@ def test_a_database_that_is_none(refuse: Any, tmp_path: Path) -> None:
     assert done.status == 6
     assert str(file) in done.errors
     assert file.read_bytes() == Path(__file__).read_bytes()
+
+
+def kine(source: str, **more: Any) -> dict[str, Any]:
+    return {
+        "api": api(),
+        "storage": {"type": "kine", "kine": {"dataSource": source, **more}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("postgres://u:tiger@127.0.0.1:{port}/d", "is the server running"),
+        ("mysql://u:tiger@tcp(127.0.0.1:{port})/d", "is the server running"),
+        ("postgres://u:tiger@nowhere.invalid/d", "is the name of the host right"),
+        ("mysql://u:tiger@nowhere.invalid/d", "is the name of the host right"),
+        ("postgres:///d?host=/nowhere", "is the server running"),
+        ("mysql://unix(/nowhere/my.sock)/d", "is the server running"),
+    ],
+)
+def test_a_database_server_that_cannot_be_reached(refuse: Any, source: str, told: str) -> None:
+    done = refuse(kine(source.format(port=free_port())))
+    assert done.status == 6
+    assert told in done.errors
+    assert "tiger" not in done.errors
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("postgres://u:tiger@h/d?sslmod=x", "unknown parameter sslmod; did you mean sslmode?"),
+        ("mysql://u:tiger@tcp(h:99999)/d", "a port must be a number from 1 to 65535"),
+        ("postgres://u:ti%ger@h/d", "a percent sign must be written as %25"),
+        ("postgresql://h/d?sslrootcert=ca.crt", "the CA file must be an absolute path"),
+    ],
+)
+def test_a_data_source_with_a_mistake(refuse: Any, source: str, told: str) -> None:
+    done = refuse(kine(source))
+    assert done.status == 3
+    assert told in done.errors
+    assert "spec.storage.kine.dataSource" in done.errors
+    assert "tiger" not in done.errors
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "told"),
+    [
+        ({"passwordFile": "missing"}, 3, "the password file {}/missing: no such file"),
+        ({"passwordEnv": "NOWHERE"}, 3, "the environment variable NOWHERE is not set"),
+        ({"passwordCommand": ["/nowhere"]}, 6, "the password command /nowhere: no such file"),
+        ({"caFile": "missing.crt"}, 4, "cannot use {}/missing.crt: no such file"),
+    ],
+)
+def test_what_a_connection_needs_is_missing(
+    refuse: Any, more: dict[str, Any], status: int, told: str, tmp_path: Path
+) -> None:
+    done = refuse(kine(f"postgres://u@127.0.0.1:{free_port()}/d", **more))
+    assert done.status == status
+    assert told.format(tmp_path) in done.errors
+
+
+def strict_user(server: Any, name: str) -> None:
+    """Make a user with the password `right` and no right to make databases."""
+    if server.kind == "mariadb":
+        server.execute(f"CREATE USER {name}@'127.0.0.1' IDENTIFIED BY 'right'")
+        return
+    server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'right'")
+    rules = server.data / "pg_hba.conf"
+    rules.write_text(f"host all {name} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+    server.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_wrong_password_and_a_missing_right(
+    refuse: Any, kind: str, servers: Any, tmp_path: Path
+) -> None:
+    server = servers(kind)
+    strict_user(server, "strict")
+    source = server.url("missing", user="strict")
+    password = tmp_path / "password"
+    password.write_text("tiger\n")
+    done = refuse(kine(source, passwordFile="password"))
+    assert done.status == 6
+    assert "correct the password or the user" in done.errors
+    assert "tiger" not in done.errors
+    password.write_text("right\n")
+    done = refuse(kine(source, passwordFile="password"))
+    assert done.status == 6
+    assert "CREATE DATABASE" in done.errors
+    assert "GRANT" in done.errors or "ALTER ROLE" in done.errors
