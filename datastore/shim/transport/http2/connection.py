@@ -160,12 +160,9 @@ class Connection(asyncio.Protocol):
         limit = self.shared.max_streams
         return len(self.calls) < limit and self.running < limit and not self.draining
 
-    def note(self, stream_id: int) -> None:
-        """Take note of a new stream, and of the ids before it that are never used. Hot."""
-        last = self.last_id
-        if stream_id - last > 2:
-            self._skipped.append((last, stream_id))
-        self.last_id = stream_id
+    def skip(self, stream_id: int) -> None:
+        """Take note that the ids before a new stream are never used."""
+        self._skipped.append((self.last_id, stream_id))
 
     def was_skipped(self, stream_id: int) -> bool:
         """Return whether an older stream never was; of many gaps the last are remembered."""

@@ -48,7 +48,7 @@ class Head:
         "refusal", "size", "stream", "unary",
     )  # fmt: skip
 
-    def __init__(self, fields: list[Field], path: str) -> None:
+    def __init__(self, fields: Sequence[Field], path: str) -> None:
         self.fields = fields
         self.path = path
         self.unary: Unary | None = None
@@ -106,7 +106,7 @@ class Methods:
 class HeadReader:
     """Turns header blocks of one connection into requests."""
 
-    __slots__ = ("_blocks", "_generation", "_heads", "_methods", "decoder")
+    __slots__ = ("_blocks", "_generation", "_heads", "_methods", "_timeout_at", "decoder")
 
     def __init__(self, methods: Methods) -> None:
         self.decoder = Decoder()
@@ -115,6 +115,8 @@ class HeadReader:
         self._blocks: dict[bytes, Request] = {}
         self._generation = 0
         self._heads: dict[tuple[Field, ...], Head] = {}
+        # Where the timeout was last among the fields: clients keep their order.
+        self._timeout_at = 0
 
     def read(self, block: bytes) -> Request:
         """Return the request. Hot.
@@ -140,18 +142,20 @@ class HeadReader:
         return request
 
     def _parse(self, fields: list[Field]) -> Request:
-        for at, (name, value) in enumerate(fields):
-            if name == _TIMEOUT:
-                rest = [*fields[:at], *fields[at + 1 :]]
-                try:
-                    return self._find(rest), timeout.parse(value)
-                except timeout.BadTimeout:
-                    return _refused(rest, "malformed grpc-timeout"), None
-        return self._find(fields), None
+        at = self._timeout_at
+        if at >= len(fields) or fields[at][0] != _TIMEOUT:
+            at = next((n for n, field in enumerate(fields) if field[0] == _TIMEOUT), -1)
+            if at < 0:
+                return self._find(tuple(fields)), None
+            self._timeout_at = at
+        rest = (*fields[:at], *fields[at + 1 :])
+        try:
+            return self._find(rest), timeout.parse(fields[at][1])
+        except timeout.BadTimeout:
+            return _refused(rest, "malformed grpc-timeout"), None
 
-    def _find(self, fields: list[Field]) -> Head:
-        key = tuple(fields)
-        head = self._heads.get(key)
+    def _find(self, fields: tuple[Field, ...]) -> Head:
+        head = self._heads.get(fields)
         if head is None:
             head = check(fields)
             if not head.http_status and head.refusal is None:
@@ -159,11 +163,11 @@ class HeadReader:
             if head.size <= _KEPT_BLOCK_SIZE:
                 if len(self._heads) >= _KEPT:
                     self._heads.clear()
-                self._heads[key] = head
+                self._heads[fields] = head
         return head
 
 
-def check(fields: list[Field]) -> Head:
+def check(fields: Sequence[Field]) -> Head:
     """Return the head of a request whose method is still to be resolved.
 
     Raises:
@@ -197,7 +201,7 @@ def check(fields: list[Field]) -> Head:
     return head
 
 
-def check_trailers(fields: list[Field]) -> None:
+def check_trailers(fields: Sequence[Field]) -> None:
     """Check the fields behind a request's messages, which mean nothing in gRPC.
 
     Raises:
@@ -229,7 +233,7 @@ def _is_grpc(content_type: bytes) -> bool:
     return lower.startswith(_GRPC) and lower[len(_GRPC) :][:1] in {b"", b"+", b";"}
 
 
-def _refused(fields: list[Field], text: str) -> Head:
+def _refused(fields: Sequence[Field], text: str) -> Head:
     head = check(fields)
     if not head.http_status:
         head.refusal = RpcError(Code.INTERNAL, text)

@@ -35,12 +35,13 @@ class Assembler:
         held: Bytes of the message under way.
     """
 
-    __slots__ = ("_chunks", "_gzip", "_limit", "_needed", "held")
+    __slots__ = ("_buffer", "_gzip", "_limit", "_needed", "held")
 
     def __init__(self, limit: int, *, gzip: bool) -> None:
         self._limit = limit
         self._gzip = gzip
-        self._chunks: list[bytes] = []
+        # One buffer, however small the parts are that a peer sends.
+        self._buffer = bytearray()
         self.held = 0
         # Bytes of the message under way with its prefix, 0 while that is not whole.
         self._needed = 0
@@ -56,11 +57,17 @@ class Assembler:
         Raises:
             RpcError: a message is too large, told from its prefix, or cannot be decompressed.
         """
-        self._chunks.append(chunk)
+        buffer = self._buffer
+        if not buffer:
+            data: bytes | bytearray = chunk
+        else:
+            buffer += chunk
+            data = buffer
         self.held += len(chunk)
         if self.held < (self._needed or PREFIX_SIZE):
+            if data is chunk:
+                buffer += chunk
             return []
-        data = b"".join(self._chunks)
         messages: list[bytes] = []
         position, end = 0, len(data)
         self._needed = 0
@@ -71,12 +78,11 @@ class Assembler:
             if after > end:
                 self._needed = PREFIX_SIZE + size
                 break
-            body = data[position + PREFIX_SIZE : after]
+            body = bytes(data[position + PREFIX_SIZE : after])
             messages.append(self._inflate(body) if data[position] else body)
             position = after
-        rest = data[position:]
-        self._chunks = [rest] if rest else []
-        self.held = len(rest)
+        self._buffer = bytearray(data[position:])
+        self.held = end - position
         return messages
 
     def _check(self, flag: int, size: int) -> None:

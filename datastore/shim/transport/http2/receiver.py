@@ -22,6 +22,8 @@ _FRAMES_A_TURN: Final = 512
 """After so many the other connections have their turn."""
 _BLOCK_LIMIT: Final = 32 << 10
 _CONTINUATIONS: Final = 16
+_NEXT: Final = 2
+"""Clients have every other number, and leave none out usually."""
 _LEAST_CALL: Final = 14
 """Head of a DATA frame and the prefix of a message."""
 _SMALL: Final = 256
@@ -123,7 +125,9 @@ class Receiver:
         here without the stream ever being recorded.
         """
         connection = self._connection
-        connection.note(stream_id)
+        if stream_id - connection.last_id > _NEXT:
+            connection.skip(stream_id)
+        connection.last_id = stream_id
         try:
             head, timeout = self._heads.read(data[begin:after])
         except (HpackError, Malformed) as error:
@@ -206,7 +210,9 @@ class Receiver:
         if stream_id <= self._connection.last_id:
             self._take_trailers(stream_id, raw, end=end)
             return
-        self._connection.note(stream_id)
+        if stream_id - self._connection.last_id > _NEXT:
+            self._connection.skip(stream_id)
+        self._connection.last_id = stream_id
         try:
             head, timeout = self._heads.read(raw)
         except (HpackError, Malformed) as error:

@@ -65,7 +65,15 @@ class UnaryCall(Rpc):
     def give(self, answer: bytes | Later | Awaitable[bytes]) -> None:
         """Take what the handler returned. Hot."""
         if isinstance(answer, bytes):
-            self.answer(answer)
+            if (
+                self.opened == 0.0
+                and self._callbacks is None
+                and self._trailers is None
+                and self.connection.sender.reply(self.stream_id, answer)
+            ):
+                self.done = True
+            else:
+                self.answer(answer)
             return
         if self.opened == 0.0:
             self.connection.calls[self.stream_id] = self
