@@ -75,7 +75,11 @@ def cli(context: click.Context, config: Path | None, data_dir: Path | None) -> N
 
 @cli.command(epilog=EPILOG)
 @_place_options
-@click.option("--single", is_flag=True, help="Run the controllers and the scheduler too.")
+@click.option(
+    "--single",
+    is_flag=True,
+    help="Run the controllers and the scheduler too; on a store that is shared they always run.",
+)
 @click.option(
     "--adopt-datastore",
     is_flag=True,
