@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 # Databases that a server has from the beginning, to ask about others.
 _OTHER_DATABASES = ("postgres", "template1")
+# PgBouncer's server_login_retry, and some more.
+_POOLER_SECONDS = 20.0
+_AGAIN_SECONDS = 0.2
 _TABLES = ("head", "commit", "log", "lease", "auth", "alarm", "member")
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # Protobuf does not compress: trying costs the server time and saves nothing.
@@ -113,10 +117,22 @@ def _connect(driver: PostgresqlDriver) -> Session:
             try:
                 if not _has_database(session, driver.target.database):
                     _create_database(session, driver.target)
-                    return driver.connect()
+                    return _connect_again(driver)
             finally:
                 session.close()
         raise error from error.__cause__
+
+
+def _connect_again(driver: PostgresqlDriver) -> Session:
+    """Connect to the new database; a pooler takes a while to believe that it is there."""
+    until = time.monotonic() + _POOLER_SECONDS
+    while True:
+        try:
+            return driver.connect()
+        except NotReady:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_AGAIN_SECONDS)
 
 
 def _has_database(session: Session, name: str) -> bool:
