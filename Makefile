@@ -9,7 +9,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: .venv/byre ## run a control plane in the foreground
-	.venv/bin/byre controller --single
+	@.venv/bin/byre controller --single
 
 test: lint types proto-check servers databases kube ## everything a commit has to pass
 	$(PYTEST) -n 2 --dist loadgroup -m "not soak"
@@ -47,7 +47,8 @@ clean: ## remove what the other targets left in the checkout
 
 # A new stamp means: the project as pyproject.toml has it is installed.
 .venv/byre: pyproject.toml .ci/venv
-	.ci/venv && $(PY) -m pip install -q -e . && touch $@
+	@echo "installing byre into .venv (once; a minute or two)"
+	@.ci/venv && $(PY) -m pip install -q -e . && touch $@
 
 .venv/dev: .venv/byre
 	$(PY) -m pip install -q --group dev && touch $@

@@ -7,6 +7,7 @@ cannot be opened, 4 an address cannot be listened on, 5 the store failed while i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -190,12 +191,20 @@ async def _serve(options: ServeOptions) -> int:
 
     log = logging.getLogger(__name__)
     stop = asyncio.Event()
+    stopping = asyncio.ensure_future(stop.wait())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Shim(options) as shim:
-            stopping = asyncio.ensure_future(stop.wait())
+        async with contextlib.AsyncExitStack() as stack:
+            opening = asyncio.ensure_future(stack.enter_async_context(Shim(options)))
+            await asyncio.wait((stopping, opening), return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                # Reading a large store takes seconds.
+                opening.cancel()
+                await asyncio.gather(opening, return_exceptions=True)
+                return 0
+            shim = opening.result()
             failing = asyncio.ensure_future(shim.failure())
             await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,8 @@ def controller(
     keeps them running. Missing binaries are downloaded or built first. SIGTERM or Ctrl-C stops
     everything in reverse order; a second one kills.
     """
+    # The C core writes refused handshakes to standard error; a probe that fails says it in words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from supervisor.controller import Order, run_controller
     from supervisor.progress import TerminalProgress
 
@@ -112,7 +115,7 @@ def controller(
 
     def on_ready(url: str) -> None:
         click.echo(f"control plane ready: {url}", err=True)
-        click.echo("  byre kubectl get namespaces   (in another terminal)", err=True)
+        click.echo(f"  {_own_name()} kubectl get namespaces   (in another terminal)", err=True)
 
     progress = TerminalProgress(Console(stderr=True))
     run_controller(order, place.binaries(settings, progress), progress, on_ready)
@@ -335,6 +338,14 @@ def config_validate(context: click.Context, config: Path | None, data_dir: Path 
     if isinstance(datastore, ShimDatastore) and datastore.warning:
         click.echo(f"warning: {datastore.warning}", err=True)
     click.echo(f"{place.config_file or place.paths.config_file}: valid")
+
+
+def _own_name() -> str:
+    """Return what to type for byre: its path where the shell would not find it by its name."""
+    called = Path(sys.argv[0])
+    found = shutil.which("byre")
+    is_found = found is not None and called.exists() and called.samefile(found)
+    return "byre" if is_found or called.name != "byre" else str(called)
 
 
 def _read_kubeconfig(place: Place) -> Path:

@@ -23,14 +23,14 @@ class SupervisorError(Exception):
 
 
 class PreflightFailed(SupervisorError):
-    """What has to be put right before anything is started."""
+    """What has to be put right before anything is started, or `aim` is done."""
 
     exit_code = 4
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], aim: str = "start") -> None:
         self.problems = tuple(problems)
         listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"cannot start, nothing has been changed:{listed}")
+        super().__init__(f"cannot {aim}, nothing has been changed:{listed}")
 
 
 class StartFailed(SupervisorError):

@@ -25,7 +25,7 @@ def remove(paths: Paths) -> Sequence[Path]:
     with DataDirLock(paths.data_dir) as lock:
         if holder := lock.take():
             raise PreflightFailed(
-                [f"byre runs on {paths.data_dir} ({holder}); stop it before a reset"]
+                [f"byre runs on {paths.data_dir} ({holder}); stop it before"], "reset"
             )
         asyncio.run(clean_up(paths, []))
         removed = [path for path in _own(paths) if _remove(path)]

@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.tools.build import PROGRAMS, cache_dir, find
 
+# The C core is loaded below; what it says of connections that tests break is no news.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 pytest_plugins = ["tests.support.databases", "tests.support.servers"]
 
 PACKAGES = ("grpcio", "protobuf", "SQLAlchemy", "hypothesis", "pytest")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 from datastore.shim.backends.api import (
@@ -27,6 +27,7 @@ from datastore.shim.backends.api import (
     Head,
     Kinds,
     Lease,
+    Meta,
     Page,
     Row,
     RowId,
@@ -100,6 +101,7 @@ class Replica:
         self._cache_bytes = cache_bytes
         self._publisher: Publisher | None = None
         self._suspect = False
+        self._closing = False
         self._wake = asyncio.Event()
         self._catching_up = asyncio.Lock()
         self._next_look: asyncio.Future[None] | None = None
@@ -266,7 +268,8 @@ class Replica:
                 hint.close()
 
     async def close(self) -> None:
-        """End reads under way, then the backend and the lanes."""
+        """End reads under way, a load too, then the backend and the lanes."""
+        self._closing = True
         for task in self._looks:
             task.cancel()
         await asyncio.gather(*self._looks, return_exceptions=True)
@@ -284,9 +287,20 @@ class Replica:
     def _load_store(self) -> tuple[Head, Commit, Store]:
         with self.backend.load() as (head, position, pages):
             store = Store.load(
-                head, pages, self.backend.leases(), self.backend.alarms(), self._cache_bytes
+                head,
+                self._until_closed(pages),
+                self.backend.leases(),
+                self.backend.alarms(),
+                self._cache_bytes,
             )
         return head, position, store
+
+    def _until_closed(self, pages: Iterable[Sequence[Meta]]) -> Iterator[Sequence[Meta]]:
+        """Give up a load, which may take many seconds, when nobody wants it any more."""
+        for page in pages:
+            if self._closing:
+                raise Unavailable("the server is stopping")
+            yield page
 
     async def _reload(self) -> None:
         await self._load()

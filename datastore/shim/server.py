@@ -35,7 +35,7 @@ from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
 from datastore.shim.rpc.watch import WatchService
 from datastore.shim.timing import TimedBackend
-from datastore.shim.transport.api import Limits, Transport
+from datastore.shim.transport.api import Limits, TlsFiles, Transport
 from datastore.shim.watch.history import HistoryReader
 from datastore.shim.watch.hub import Hub
 from datastore.shim.writer import Writer
@@ -193,11 +193,8 @@ class Shim:
                 self.urls.append(await transport.listen(url, tls if _is_secure(url) else None))
             except OSError as error:
                 raise CannotListen(url, error) from error
-            if url.startswith("http:") and is_loopback(url):
-                log.warning(
-                    "plain text: every local user can read and write everything",
-                    extra={"url": self.urls[-1]},
-                )
+            if warning := _weakness(url, tls):
+                log.warning("%s", warning, extra={"url": self.urls[-1]})
         for url in self._options.listen_metrics_urls:
             try:
                 _make_directory(url)
@@ -298,6 +295,18 @@ def _make_directory(url: str) -> None:
     """Make the directory of a unix socket, for this user alone; one that exists stays as it is."""
     if url.startswith("unix"):
         Path(urlsplit(url).path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _weakness(url: str, tls: TlsFiles | None) -> str:
+    """Say who may use a listener that asks nobody who he is."""
+    if url.startswith("http:") and is_loopback(url):
+        return "plain text: every local user can read and write everything"
+    if url.startswith("https:") and not is_loopback(url) and not (tls and tls.require):
+        return (
+            "no client certificates: whoever reaches this address can read and write everything; "
+            "give --trusted-ca-file"
+        )
+    return ""
 
 
 def _is_secure(url: str) -> bool:

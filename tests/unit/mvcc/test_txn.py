@@ -106,10 +106,11 @@ def test_a_put_is_seen_in_either_branch_and_below():
 
 def test_what_a_full_disk_refuses():
     delete, put = DeleteRange(b"a"), Put(b"a")
-    for write in (put, LeaseGrant(1, 60), Txn((), (delete,), (put,)), Txn((), (Txn((), (put,)),))):
-        assert needs_space(write)
-    for write in (delete, Txn((), (delete,), (Range(b"a"),)), LeaseRevoke(1), Compact(2)):
-        assert not needs_space(write)
+    nested = Txn((), (Txn((), (put,)),))
+    for adds in (put, LeaseGrant(1, 60), Txn((), (delete,), (put,)), nested):
+        assert needs_space(adds)
+    for lets_go in (delete, Txn((), (delete,), (Range(b"a"),)), LeaseRevoke(1), Compact(2)):
+        assert not needs_space(lets_go)
 
 
 def test_a_full_disk_takes_the_mark_that_kube_apiserver_makes_before_it_compacts():

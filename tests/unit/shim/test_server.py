@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -13,11 +13,12 @@ import httpx
 import pytest
 
 from datastore.etcdpb import health_pb2, health_pb2_grpc, rpc_pb2, rpc_pb2_grpc
-from datastore.shim.backends.api import NotReady, Size
+from datastore.shim.backends.api import Commit, Head, Meta, NotReady, Size
 from datastore.shim.backends.memory import Log, MemoryBackend
 from datastore.shim.errors import CorruptStore, NoLeader, NoSpace, Stopped
 from datastore.shim.options import ServeOptions
-from datastore.shim.server import CannotListen, Shim
+from datastore.shim.server import CannotListen, Shim, _weakness
+from datastore.shim.transport.api import TlsFiles
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -96,6 +97,54 @@ async def test_what_is_written_is_read_with_one_identity(tmp_path: Path) -> None
         assert put.header == got.header
         assert (got.header.revision, got.kvs[0].value, got.count) == (2, b"v", 1)
         assert got.header.member_id == shim.headers.member_id
+
+
+class Endless(MemoryBackend):
+    """A backend whose log has no end."""
+
+    def __init__(self, began: Callable[[], object]) -> None:
+        super().__init__()
+        self._began = began
+
+    @contextmanager
+    def load(self) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
+        with super().load() as (head, position, _):
+            yield head, position, self._endless()
+
+    def _endless(self) -> Iterator[Sequence[Meta]]:
+        self._began()
+        while True:
+            yield ()
+
+
+async def test_a_load_ends_when_the_server_is_not_wanted_any_more(tmp_path: Path) -> None:
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    shim = Shim(options(tmp_path), Endless(lambda: loop.call_soon_threadsafe(began.set)))
+    opening = asyncio.create_task(shim.__aenter__())
+    await began.wait()
+    opening.cancel()
+    async with asyncio.timeout(30):
+        await asyncio.wait((opening,))
+    assert opening.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("url", "ca", "warning"),
+    [
+        ("http://127.0.0.1:2379", None, "plain text: every local user"),
+        ("https://192.0.2.1:2379", None, "no client certificates: whoever reaches this address"),
+        ("https://192.0.2.1:2379", Path("ca.crt"), ""),
+        ("https://127.0.0.1:2379", None, ""),
+        ("unix:///run/byre/shim.sock", None, ""),
+    ],
+)
+def test_a_listener_that_asks_nobody_who_he_is_is_warned_of(
+    url: str, ca: Path | None, warning: str
+) -> None:
+    tls = TlsFiles(Path("s.crt"), Path("s.key"), ca, require=ca is not None)
+    assert _weakness(url, tls).startswith(warning)
+    assert bool(_weakness(url, tls)) == bool(warning)
 
 
 class SmallDisk(MemoryBackend):
