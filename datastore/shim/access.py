@@ -36,7 +36,9 @@ OPTIONS: Final = (
 
 def parse_access(parser: Parser, environ: Mapping[str, str], url: str) -> Access:
     """Return what the options say about the database of `url`; problems go to the parser."""
-    mode = parser.choice("datastore-tls-mode", "", ("", *TlsMode))
+    mode = parser.text("datastore-tls-mode")
+    if mode:
+        mode = parser.choice("datastore-tls-mode", mode, tuple(TlsMode))
     access = Access(
         prefix=parser.text("datastore-prefix"),
         schema=parser.text("datastore-schema"),

@@ -285,6 +285,15 @@ class TestKine:
         [process] = found(text).processes()
         assert process.secrets["KINE_ENDPOINT"] == "sqlite:///a/b.db?_sync=2"
 
+    def test_it_is_told_of_tls_files_and_shares_what_is_no_file(self) -> None:
+        keys = "caFile: /ca, clientCertFile: /cert, clientKeyFile: /key"
+        text = f"spec: {{storage: {{kine: {{binary: kine, dataSource: '{SECRET}', {keys}}}}}}}"
+        datastore = found(text)
+        [process] = datastore.processes()
+        assert {"--ca-file=/ca", "--cert-file=/cert", "--key-file=/key"} < set(process.argv)
+        assert datastore.shared
+        assert not found("spec: {storage: {kine: {binary: kine}}}").shared
+
     def test_it_does_not_share_the_shim_s_file(self) -> None:
         [process] = found("spec: {storage: {kine: {binary: kine}}}").processes()
         assert "/data/db/kine.db?" in process.secrets["KINE_ENDPOINT"]

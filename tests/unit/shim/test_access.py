@@ -75,7 +75,7 @@ def test_a_data_source_with_a_password_to_listen_on_comes_from_the_environment()
 @pytest.mark.parametrize(
     ("texts", "told"),
     [
-        ({"tls_mode": "maybe"}, "--datastore-tls-mode: 'maybe' is not one of"),
+        ({"tls_mode": "maybe"}, "--datastore-tls-mode: 'maybe' is not one of disable"),
         ({"ca_file": "/nowhere"}, "--datastore-ca-file: cannot read /nowhere"),
         ({"password_env": "NOWHERE"}, "NOWHERE is not in the environment"),
         ({"password_command": "'"}, "--datastore-password-command: no closing quotation"),

@@ -83,6 +83,34 @@ def test_all_problems_of_a_configuration_are_shown_at_once(tmp_path: Path) -> No
         assert word in done.errors
 
 
+def test_a_database_that_proves_nothing_is_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "byre.yaml"
+    path.write_text("spec: {storage: {kine: {dataSource: 'postgres://u:tiger@db.example/d'}}}")
+    checked = byre(tmp_path, "config", "validate", "--config", str(path))
+    assert checked.status == 0
+    assert "db.example:5432" in checked.errors.splitlines()[-1]
+    assert checked.errors.endswith("give spec.storage.kine.caFile\n")
+    planned = byre(tmp_path, "plan", "--config", str(path))
+    assert planned.status == 0
+    assert "tiger" not in checked.errors + checked.output + planned.errors + planned.output
+
+
+def test_a_loss_is_for_byre_s_own_server(tmp_path: Path) -> None:
+    path = tmp_path / "byre.yaml"
+    path.write_text("spec: {storage: {type: etcd}}")
+    done = byre(tmp_path, "datastore", "accept-loss", "--yes", "--config", str(path))
+    assert done.status == 3
+    assert "managed etcd is not served by byre" in done.errors
+
+
+def test_a_loss_is_accepted_on_the_configured_store(tmp_path: Path) -> None:
+    (tmp_path / "data/db").mkdir(parents=True)
+    done = byre(tmp_path, "datastore", "accept-loss", "--yes")
+    assert done.status == 0, done.errors
+    assert "nothing is recorded here" in done.output
+    assert "accepted: the revision went from 1 to 1000000001" in done.output
+
+
 def test_a_configuration_that_was_named_must_exist(tmp_path: Path) -> None:
     done = byre(tmp_path, "plan", "--config", str(tmp_path / "none.yaml"))
     assert done.status == 3
