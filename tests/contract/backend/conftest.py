@@ -15,8 +15,9 @@ from datastore.shim.backends.memory import Log, MemoryBackend
 from datastore.shim.backends.mysql import MysqlBackend
 from datastore.shim.backends.postgresql import PostgresqlBackend
 from datastore.shim.backends.sqlite import SQLiteBackend
-from tests.support.databases import database_on
+from tests.support.databases import PostgresqlServer, database_on
 from tests.support.mariadb import MYSQL_URL
+from tests.support.pgbouncer import pgbouncer_before
 from tests.support.quick_disk import quick_directory
 
 
@@ -89,19 +90,34 @@ def _sqlite(directory: Path, _: Servers) -> Iterator[Place]:
     yield Place(lambda: SQLiteBackend(directory / "state.db"), SetClock())
 
 
+def _postgresql_clock(server: PostgresqlServer, database: str) -> DatabaseClock:
+    def age(table: str, column: str, seconds: float) -> None:
+        server.execute(
+            f"UPDATE {table} SET {column} = {column} - %s * interval '1 second'",
+            (seconds,),
+            database=database,
+        )
+
+    return DatabaseClock(age)
+
+
 @contextmanager
 def _postgresql(_: Path, servers: Servers) -> Iterator[Place]:
     server = servers("postgresql")
     with database_on(server) as name:
+        yield Place(
+            lambda: PostgresqlBackend(server.target(name)), _postgresql_clock(server, name)
+        )
 
-        def age(table: str, column: str, seconds: float) -> None:
-            server.execute(
-                f"UPDATE {table} SET {column} = {column} - %s * interval '1 second'",
-                (seconds,),
-                database=name,
-            )
 
-        yield Place(lambda: PostgresqlBackend(server.target(name)), DatabaseClock(age))
+@contextmanager
+def _pgbouncer(_: Path, servers: Servers) -> Iterator[Place]:
+    server = servers("postgresql")
+    with database_on(server) as name, pgbouncer_before(server) as pooler:
+        # A pooler remembers for a while that a database was missing.
+        server.execute(f"CREATE DATABASE {name}")
+        target = pooler.target(name, listen=True)
+        yield Place(lambda: PostgresqlBackend(target), _postgresql_clock(server, name))
 
 
 def _mysql(kind: str) -> MakePlace:
@@ -130,6 +146,7 @@ PLACES: dict[str, MakePlace] = {
 SHARED_PLACES: dict[str, MakePlace] = {
     "shared memory": _memory(shared=True),
     "postgresql": _postgresql,
+    "postgresql behind pgbouncer": _pgbouncer,
     "mariadb": _mysql("mariadb"),
 }
 if MYSQL_URL:
