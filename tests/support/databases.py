@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGQUIT
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import psycopg
@@ -40,6 +41,11 @@ class Account:
     def own(self, path: Path) -> None:
         """Give a directory to the user, with a way to it for nobody else."""
         path.chmod(0o700)
+        if self.entry is not None:
+            os.chown(path, self.entry.pw_uid, self.entry.pw_gid)
+
+    def own_file(self, path: Path) -> None:
+        """Give a file to the user."""
         if self.entry is not None:
             os.chown(path, self.entry.pw_uid, self.entry.pw_gid)
 
@@ -69,8 +75,11 @@ class PostgresqlServer:
 
     kind = "postgresql"
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
-        self._holder = make_directory()
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, disk: Path | None = None
+    ) -> None:
+        """Make an empty server, in memory or below a directory on a disk."""
+        self._holder = make_directory() if disk is None else TemporaryDirectory(dir=disk)
         self.directory = Path(self._holder.name).resolve()
         self.account = Account("postgres")
         self.account.own(self.directory)

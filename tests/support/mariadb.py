@@ -72,7 +72,10 @@ class MariadbServer(Databases):
     kind = "mariadb"
 
     def __init__(
-        self, settings: Mapping[str, str] | None = None, environment: Sequence[str] | None = None
+        self,
+        settings: Mapping[str, str] | None = None,
+        environment: Sequence[str] | None = None,
+        disk: Path | None = None,
     ) -> None:
         """Make an empty server.
 
@@ -80,8 +83,10 @@ class MariadbServer(Databases):
             settings: Options beside those that make it small.
             environment: Variables as env takes them. Where there are any, the server is on disk:
                 in memory it maps its log and never syncs it.
+            disk: A directory on a disk to be on, too.
         """
-        self._holder = tempfile.TemporaryDirectory() if environment else make_directory()
+        on_disk = environment or disk
+        self._holder = tempfile.TemporaryDirectory(dir=disk) if on_disk else make_directory()
         self.directory = Path(self._holder.name).resolve()
         self.account = Account("mysql")
         self.account.own(self.directory)
