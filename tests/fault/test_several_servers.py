@@ -15,7 +15,7 @@ import pytest
 
 from datastore.etcdpb import rpc_pb2 as pb
 from tests.support.client import Client, prefix_end
-from tests.support.cluster import Cluster, Node, cluster_on
+from tests.support.cluster import Cluster, Node, running_cluster
 from tests.support.databases import SERVERS
 from tests.support.linearizability import History, Workload
 from tests.support.observers import Observer, check_acknowledged, to_log
@@ -39,14 +39,8 @@ Disturbance = Callable[[Cluster, Node, History], Awaitable[None]]
 
 @pytest.fixture(params=SERVERS)
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
-    database = SERVERS[request.param]()
-    try:
-        database.start()
-        with cluster_on(database, tmp_path) as cluster:
-            cluster.start()
-            yield cluster
-    finally:
-        database.close()
+    with running_cluster(request.param, tmp_path) as cluster:
+        yield cluster
 
 
 async def kill(cluster: Cluster, node: Node, history: History) -> None:
@@ -68,11 +62,12 @@ async def pause_past_every_timeout(cluster: Cluster, node: Node, history: Histor
     node.server.signal(signal.SIGSTOP)
     request = pb.MemberListRequest(linearizable=True)
     async with Client(cluster.beside(node)) as client:
-        while True:
-            answer = await client.call("Cluster/MemberList", request, pb.MemberListResponse)
-            if node.server.name not in {member.name for member in answer.members}:
-                break
+        names = {node.server.name}
+        while node.server.name in names:
             await history.until_completed(10)
+            with suppress(grpc.aio.AioRpcError):  # an earlier disturbance may still be felt
+                answer = await client.call("Cluster/MemberList", request, pb.MemberListResponse)
+                names = {member.name for member in answer.members}
     node.server.signal(signal.SIGCONT)
 
 

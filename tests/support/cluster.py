@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.databases import PostgresqlServer
-from tests.support.proxy import Proxy
+from tests.support.databases import SERVERS, PostgresqlServer
+from tests.support.mariadb import MariadbServer
+from tests.support.proxy import Mode, Proxy
 from tests.support.running import Server, eventually
 from tests.support.shim import shim_on
 
 DATABASE = "cluster"
+NetworkDatabase = PostgresqlServer | MariadbServer
 
 
 @dataclass
@@ -30,7 +34,7 @@ class Node:
 class Cluster:
     """A database and the servers on it."""
 
-    database: PostgresqlServer
+    database: NetworkDatabase
     nodes: Sequence[Node]
 
     @property
@@ -52,6 +56,36 @@ class Cluster:
         self.database.stop(signal.SIGKILL)
         eventually(self._starts, "what is left of the database's processes has gone")
 
+    def freeze(self) -> None:
+        """Let every server's way to the database end in silence."""
+        for node in self.nodes:
+            node.proxy.turn(Mode.HALF_OPEN)
+
+    def thaw(self) -> None:
+        """Let what was held go through, late."""
+        for node in self.nodes:
+            node.proxy.turn(Mode.PASS)
+
+    def back_up(self, directory: Path) -> None:
+        """Copy the database's files, as a replica has them that gets no further."""
+        self.database.stop()
+        shutil.copytree(self.database.data, directory, symlinks=True, dirs_exist_ok=True)
+        self.database.start()
+
+    def promote(self, directory: Path) -> None:
+        """Lose the database, and go on with such a copy."""
+        self.database.stop(signal.SIGKILL)
+        owner = self.database.data.stat()
+        eventually(self._is_removed, "what is left of the database's processes has gone")
+        shutil.copytree(directory, self.database.data, symlinks=True)
+        for path in (self.database.data, *self.database.data.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        self.database.start()
+
+    def _is_removed(self) -> bool:
+        shutil.rmtree(self.database.data, ignore_errors=True)
+        return not self.database.data.exists()
+
     def _starts(self) -> bool:
         try:
             self.database.start()
@@ -61,7 +95,21 @@ class Cluster:
 
 
 @contextmanager
-def cluster_on(database: PostgresqlServer, directory: Path, size: int = 3) -> Iterator[Cluster]:
+def running_cluster(kind: str, directory: Path, size: int = 3) -> Iterator[Cluster]:
+    """Run servers on a database of their own."""
+    database = SERVERS[kind]()
+    assert isinstance(database, NetworkDatabase)
+    try:
+        database.start()
+        with cluster_on(database, directory, size) as cluster:
+            cluster.start()
+            yield cluster
+    finally:
+        database.close()
+
+
+@contextmanager
+def cluster_on(database: NetworkDatabase, directory: Path, size: int = 3) -> Iterator[Cluster]:
     """Give a cluster whose servers are not started yet."""
     with ExitStack() as stack:
         nodes = []
