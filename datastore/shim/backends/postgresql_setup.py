@@ -115,9 +115,10 @@ def _connect(driver: PostgresqlDriver) -> Session:
             except NotReady:
                 continue
             try:
-                if not _has_database(session, driver.target.database):
-                    _create_database(session, driver.target)
-                    return _connect_again(driver)
+                if _has_database(session, driver.target.database):
+                    return driver.connect()  # another server has made it just now, or it fails
+                _create_database(session, driver.target)
+                return _connect_again(driver)
             finally:
                 session.close()
         raise error from error.__cause__
