@@ -58,8 +58,9 @@ _WORDS: Final = (
     ("name resolution", "is the name of the host right?"),
     ("timed out", "is the host right, and does no firewall stand between?"),
     ("no route to host", "is the host right?"),
-    ("certificate verify failed", "did the CA sign the server's certificate, for this host?"),
     ("hostname mismatch", "connect by a name that the server's certificate has"),
+    ("ip address mismatch", "connect by a name that the server's certificate has"),
+    ("certificate verify failed", "did the CA sign the server's certificate, for this host?"),
 )
 
 
