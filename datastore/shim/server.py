@@ -63,6 +63,7 @@ class Shim:
     Args:
         options: What to serve.
         backend: The backend, where it is not to be made from `options.datastore`.
+        transport: The transport, where it is not to be made from `options.transport`.
     """
 
     backend: TimedBackend
@@ -76,7 +77,12 @@ class Shim:
     release: Release
     quota: Quota
 
-    def __init__(self, options: ServeOptions, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        backend: Backend | None = None,
+        transport: Transport | None = None,
+    ) -> None:
         self.health = Health()
         self.health.on_change(self._tell_health)
         self.urls: list[str] = []
@@ -87,7 +93,7 @@ class Shim:
         self._metrics = Metrics(extensive=options.extensive_metrics)
         self._keeper: PositionKeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._transport: Transport | None = None
+        self._transport = transport
         self._http: HttpServer | None = None
 
     async def __aenter__(self) -> Self:
@@ -150,7 +156,7 @@ class Shim:
 
     async def _listen(self) -> None:
         options, replica, writer = self._options, self.replica, self.writer
-        self._transport = transport = _make_transport(options)
+        transport = self._transport = self._transport or _make_transport(options)
         self.desk = desk = Desk(transport, self.headers, self.health, self._metrics.observe_call)
         # Ports of 0 are known only after binding: the list is filled then.
         advertised = list(options.advertise_client_urls)
@@ -204,7 +210,7 @@ class Shim:
         log.info("serving", extra={"urls": ",".join(self.urls), "http": ",".join(self.http_urls)})
 
     async def _stop(self) -> None:
-        if self._transport is not None:
+        if self._transport is not None and hasattr(self, "desk"):
             self.desk.end_streams(Stopped())
             await self._transport.drain(GRACE_SECONDS)
         if self._http is not None:
