@@ -74,6 +74,11 @@ class KineDatastore:
         """The unix socket of kine."""
         return Endpoint((socket_url(self.socket),))
 
+    @property
+    def place(self) -> str:
+        """The data source without its password."""
+        return str(self.dsn)
+
     def processes(self) -> Sequence[ProcessSpec]:
         """Return kine; its data source travels in the environment."""
         url = socket_url(self.socket)

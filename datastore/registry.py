@@ -34,6 +34,11 @@ class Datastore(Protocol):
         ...
 
     @property
+    def place(self) -> str:
+        """Where its data is, for messages; no secret."""
+        ...
+
+    @property
     def shared(self) -> bool:
         """Whether other controllers may use the same store: then leaders are elected."""
         ...

@@ -157,9 +157,7 @@ async def _live(
     on_ready: Callable[[str], None],
 ) -> None:
     plan = runtime.plan
-    guard = IdentityGuard(
-        order.paths.data_dir, plan.datastore.kind, ", ".join(plan.datastore.endpoint.urls)
-    )
+    guard = IdentityGuard(order.paths.data_dir, plan.datastore.kind, plan.datastore.place)
 
     async def on_store() -> None:
         await _identify(plan, guard, adopt=order.adopt_datastore)

@@ -30,6 +30,11 @@ class ExternalEtcd:
         tls = ClientTls(ca, cert, key) if ca and cert and key else None
         return cls(Endpoint(config.endpoints, tls, config.etcd_prefix))
 
+    @property
+    def place(self) -> str:
+        """The URLs."""
+        return ", ".join(self.endpoint.urls)
+
     def processes(self) -> Sequence[ProcessSpec]:
         """Return nothing: others run it."""
         return ()

@@ -57,6 +57,11 @@ class ManagedEtcd:
         client = self._pair("apiserver-etcd-client")
         return Endpoint(self._member.client_urls, ClientTls(self._ca, client.cert, client.key))
 
+    @property
+    def place(self) -> str:
+        """The URLs."""
+        return ", ".join(self.endpoint.urls)
+
     def processes(self) -> Sequence[ProcessSpec]:
         """Return the member."""
         url, tls = self.endpoint.urls[0], self.endpoint.tls

@@ -425,6 +425,7 @@ def _this_module() -> Any:
 def other_kind(request: Request) -> Datastore:
     class Other:
         shared = False
+        place = "x"
         kind = f"other {Dsn(request.dsn.text).text.partition('://')[2]}"
         endpoint = Endpoint(("http://h:1",))
         binaries = ()

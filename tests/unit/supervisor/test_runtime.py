@@ -62,6 +62,7 @@ class World:
     probes: int = 0
     silent_after: int = sys.maxsize
     kind: str = "fake"
+    place: str = "nowhere"
     shared: bool = False
     binaries: tuple[str, ...] = ()
     endpoint: Endpoint = field(default_factory=lambda: Endpoint(("http://127.0.0.1:2379",)))
