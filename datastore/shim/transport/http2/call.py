@@ -198,14 +198,14 @@ class Rpc:
                 callback()
 
     def hold(self, size: int) -> None:
-        """Count bytes that wait here.
+        """Count bytes that wait here, or with a negative size wait no more.
 
         Raises:
             RpcError: the client has too much under way.
         """
         self.held += size
         self.connection.held += size
-        if self.connection.held > HELD_LIMIT:
+        if size > 0 and self.connection.held > HELD_LIMIT:
             raise RpcError(Code.RESOURCE_EXHAUSTED, "the connection has too much under way")
 
     def enter(self) -> bool:

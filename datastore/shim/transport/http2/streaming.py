@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Final
 
 from datastore.shim.transport.api import RpcError
 from datastore.shim.transport.http2 import frames, messages
@@ -11,18 +12,22 @@ from datastore.shim.transport.http2.call import Rpc
 from datastore.shim.transport.http2.flow import STREAM_HIGH
 from datastore.shim.transport.http2.frames import StreamFault
 
+_MESSAGE_OVERHEAD: Final = 64
+"""About what a message takes in memory beside its bytes."""
+
 
 class StreamCall(Rpc):
     """A task that receives and sends; the client is let send more as messages are taken."""
 
-    __slots__ = ("_fault", "_messages", "_uncredited", "_waiter")
+    __slots__ = ("_fault", "_messages", "_uncredited", "_unread", "_waiter")
 
     def start(self) -> None:
         """Run the handler."""
         self._messages: deque[bytes] = deque()
         self._fault: RpcError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        # Bytes that were consumed and of which the client has not been told.
+        # Bytes that wait for the handler, and those consumed of which the client was not told.
+        self._unread = 0
         self._uncredited = 0
         self.expect_messages()
         shared = self.connection.shared
@@ -86,14 +91,16 @@ class StreamCall(Rpc):
 
         Raises:
             StreamFault: it is more than the window allows.
+            RpcError: the connection has too much under way.
         """
         assert self.inbox is not None
-        self.hold(len(data))
-        if self.held + self._uncredited > self.connection.shared.stream_window:
+        self._unread += len(data)
+        if self._unread + self._uncredited > self.connection.shared.stream_window:
             text = "stream window exceeded"
             raise StreamFault(self.stream_id, frames.FLOW_CONTROL_ERROR, text)
         if self._fault is not None:
             return
+        self.hold(len(data))
         try:
             found = self.inbox.feed(data)
         except RpcError as error:
@@ -101,6 +108,7 @@ class StreamCall(Rpc):
         else:
             if not found:
                 return
+            self.hold(len(found) * _MESSAGE_OVERHEAD)
             self._messages.extend(found)
         self._wake()
 
@@ -121,9 +129,10 @@ class StreamCall(Rpc):
     def _credit(self) -> None:
         """Open the stream's window again by what has been consumed."""
         assert self.inbox is not None
-        freed = self.held - self.inbox.held
-        self.held -= freed
-        self.connection.held -= freed
+        partial = self.inbox.held
+        self.hold(partial - self.held)
+        freed = self._unread - partial
+        self._unread = partial
         self._uncredited += freed
         if self._uncredited * 4 >= self.connection.shared.stream_window and not self.remote_closed:
             self.connection.sender.control(frames.window_update(self.stream_id, self._uncredited))
