@@ -99,6 +99,11 @@ class Backlog:
         """Return the watchers that need something below a revision."""
         return [watcher for watcher in self._watchers if watcher.next < revision]
 
+    def give_up(self, revision: int) -> None:
+        """Note that what is owed below a revision is gone."""
+        for watcher in self.below(revision):
+            watcher.owed = False
+
     def first(self, part: Past, ring_first: int) -> int | None:
         """Return the lowest revision that can be handed to somebody, None where nobody lags."""
         recent = part is Past.RECENT

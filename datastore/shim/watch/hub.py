@@ -184,6 +184,8 @@ class Hub:
         missed: list[Watcher] = []
         for group, parts in self._synced.gather(events).items():
             if parts is None:
+                for watcher in group.watchers:
+                    watcher.owed = not watcher.feed.blocked
                 missed += group.watchers
             else:
                 self._deliver_live(group, revision, parts, missed)
@@ -260,9 +262,16 @@ class Hub:
             feed.stream.progress(None, self.revision)
 
     def compacted(self, revision: int) -> None:
-        """Cancel the unsynced watchers that need events below the compacted revision."""
+        """Cancel the unsynced watchers that need events below the compacted revision.
+
+        Not those that were synced and wait for a value that this server has let go: they would
+        have had the event before the compaction, and the ring still has it.
+        """
         self._compacted = max(self._compacted, revision)
+        first = self._history.ring.first
         for watcher in self._backlog.below(self._compacted):
+            if watcher.owed and watcher.next >= first:
+                continue
             self.cancel(watcher)
             watcher.feed.stream.canceled(watcher, self._compacted)
 
@@ -304,7 +313,7 @@ class Hub:
                 group.create_task(self._chase(part))
 
     async def _chase(self, part: Past) -> None:
-        pause = 0.0
+        pause, overtaken_at = 0.0, -1
         while True:
             await self._lagging[part].wait()
             self._lagging[part].clear()
@@ -313,6 +322,10 @@ class Hub:
                     pause = 0.0
                     await asyncio.sleep(0)
             except Compacted as overtaken:
+                if overtaken.revision == overtaken_at:
+                    # Once more was enough for previous values, which are absent then.
+                    self._backlog.give_up(overtaken_at)
+                overtaken_at = overtaken.revision
                 self.compacted(overtaken.revision)
             except (StoreError, BackendError) as fault:
                 if not pause:
@@ -354,6 +367,7 @@ class Hub:
             if watcher.next > self.revision:
                 self._backlog.remove(watcher)
                 watcher.move(Step.CATCH_UP)
+                watcher.owed = False
                 self._synced.add(watcher)
                 self._answer(feed)
 

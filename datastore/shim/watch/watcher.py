@@ -107,10 +107,13 @@ class Watcher:
 
     `created_revision` is the position it was registered at: the header of its `created` response,
     from which clients resume. `next` is the first revision that it has not been given, kept while
-    it is not synced.
+    it is not synced. `owed` is set while it waits only because this server let go of a value that
+    an event needs: compaction does not overtake it, for it would have had the event in time.
     """
 
-    __slots__ = ("created_revision", "feed", "group", "id", "next", "sent", "spec", "state")
+    __slots__ = (
+        "created_revision", "feed", "group", "id", "next", "owed", "sent", "spec", "state",
+    )  # fmt: skip
 
     def __init__(self, watch_id: int, spec: WatchSpec, feed: Feed, position: int) -> None:
         self.id = watch_id
@@ -119,6 +122,7 @@ class Watcher:
         self.created_revision = position
         self.next = spec.start_revision or position + 1
         self.sent = False
+        self.owed = False
         self.group: Group | None = None
         if not spec.start_revision:
             self.state = State.SYNCED

@@ -289,6 +289,37 @@ async def test_compaction_while_history_is_being_read_cancels_whom_it_overtakes(
         assert old.responses == []
 
 
+@pytest.mark.parametrize("prev_kv", [False, True])
+@simulated
+async def test_compaction_in_the_commit_that_a_synced_watcher_misses_does_not_cancel_it(
+    prev_kv: bool,
+) -> None:
+    async with World(cache_bytes=0) as world:
+        world.put(b"a/1")
+        _, live = world.watch(world.stream(), since(0, prev_kv=prev_kv))
+        # A tail brings several commits of another server at once, and no value is in memory.
+        world.write(Put(b"a/1", b"x"), Put(b"a/1", b"y"), Compact(4))
+        assert live.events == []
+        live.compacted = 4
+        await world.settle()
+        assert not live.canceled_at
+        check_complete(live, world.log, 4)
+        check_watch(live, world.log)
+        world.put(b"a/1")
+        await world.settle()
+        check_complete(live, world.log, 5)
+
+
+@simulated
+async def test_a_value_that_was_let_go_and_pruned_cancels_whoever_needs_it() -> None:
+    async with World(cache_bytes=0) as world:
+        _, live = world.watch(world.stream(), PREFIX)
+        world.write(Put(b"a/1", b"x"), Put(b"a/1", b"y"), Compact(3))
+        world.prune()
+        await world.settle()
+        assert live.canceled_at == 3
+
+
 @simulated
 async def test_pruning_by_a_server_that_compacted_first_cancels_too() -> None:
     async with World(ring_bytes=0, cache_bytes=0) as world:
