@@ -27,7 +27,6 @@ from datastore.shim.transport.api import (
 )
 
 SERVICE = "/byre.test.Echo/"
-GRACE_SECONDS = 10.0
 BLOB = bytes(range(256)) * 256
 OURS = ("x-",)
 """Metadata that is told back: what a transport or a client adds is theirs."""
@@ -205,7 +204,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         tls = TlsFiles(arguments.cert, arguments.key, arguments.ca, require)
     print(await transport.listen(arguments.listen, tls), flush=True)
     await stopped.wait()
-    await transport.drain(GRACE_SECONDS)
+    await transport.drain(arguments.grace)
 
 
 def main() -> None:
@@ -214,6 +213,7 @@ def main() -> None:
     parser.add_argument("--transport", choices=["http2", "grpcio"], required=True)
     parser.add_argument("--listen", default="http://127.0.0.1:0")
     parser.add_argument("--limits", default="{}", help="fields of Limits as JSON")
+    parser.add_argument("--grace", type=float, default=10.0, help="seconds, after SIGTERM")
     for name in ("--cert", "--key", "--ca"):
         parser.add_argument(name, type=Path)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)

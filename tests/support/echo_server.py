@@ -23,6 +23,7 @@ class EchoServer:
         directory: where its log goes.
         listen: what it listens on, as `Transport.listen` takes it.
         tls: certificate, key and the authority that clients need a certificate of.
+        grace: seconds that calls under way have after SIGTERM.
         limits: fields of `Limits` that are not the usual ones.
     """
 
@@ -32,6 +33,7 @@ class EchoServer:
         directory: Path,
         listen: str = "http://127.0.0.1:0",
         tls: tuple[Path, Path, Path] | None = None,
+        grace: float = 10.0,
         **limits: Any,
     ) -> None:
         self.transport = transport
@@ -40,7 +42,7 @@ class EchoServer:
         """Parts of lines of the log that are expected, beside those below `WARNING`."""
         self.url = ""
         argv = [sys.executable, "-m", "tests.support.echo", f"--transport={transport}"]
-        argv += [f"--listen={listen}", f"--limits={json.dumps(limits)}"]
+        argv += [f"--listen={listen}", f"--limits={json.dumps(limits)}", f"--grace={grace}"]
         if tls:
             argv += [f"--cert={tls[0]}", f"--key={tls[1]}", f"--ca={tls[2]}"]
         self._argv = argv
@@ -88,9 +90,13 @@ class EchoServer:
         fields = Path(f"/proc/{self._running.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def forget_peak(self) -> None:
+        """Let `peak_rss_bytes` begin anew."""
+        Path(f"/proc/{self._running.pid}/clear_refs").write_text("5")
+
     @property
     def peak_rss_bytes(self) -> int:
-        """How much memory the process ever had."""
+        """How much memory the process had at most."""
         status = Path(f"/proc/{self._running.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Self
 
 import hpack
@@ -136,6 +136,8 @@ class Client:
         """Their codes."""
         self.credits: Counter[int] = Counter()
         """By how much windows were opened, by stream, 0 for the connection."""
+        self.resets: dict[int, int] = {}
+        """The code with which a stream was reset."""
         self._decoder = hpack.Decoder()
         self.next_stream = 1
         if hello:
@@ -189,6 +191,8 @@ class Client:
         if kind == WINDOW_UPDATE:
             credit = int.from_bytes(payload) & 0x7FFFFFFF
             self.credits[stream & 0x7FFFFFFF] += credit
+        if kind == RST_STREAM:
+            self.resets[stream & 0x7FFFFFFF] = int.from_bytes(payload)
         if kind == GOAWAY:
             self.goaways.append(int.from_bytes(payload[4:8]))
         fields = self._decode(payload) if kind == HEADERS else {}
@@ -202,9 +206,9 @@ class Client:
             except Closed:
                 return
 
-    def until(self, wanted: Callable[[Frame], bool]) -> Frame:
+    def until(self, wanted: Callable[[Frame], bool], seconds: float = SECONDS) -> Frame:
         """Receive frames and drop them up to the wanted one. Raises Closed or TimeoutError."""
-        while not wanted(received := self.frame()):
+        while not wanted(received := self.frame(seconds)):
             pass
         return received
 
@@ -277,9 +281,11 @@ class Client:
                 body += received.payload
                 if received.payload and not received.ends:
                     more = number(len(received.payload))
-                    self.send(
-                        frame(WINDOW_UPDATE, 0, stream, more), frame(WINDOW_UPDATE, 0, 0, more)
-                    )
+                    with suppress(Closed):  # the rest may be here already
+                        self.send(
+                            frame(WINDOW_UPDATE, 0, stream, more),
+                            frame(WINDOW_UPDATE, 0, 0, more),
+                        )
             elif received.kind == RST_STREAM:
                 return Answer(headers, body, trailers, received.number)
             if received.ends:

@@ -95,6 +95,7 @@ def victim(
 ) -> Iterator[Target]:
     """Give our own transport to be attacked: it has to stay small, and to serve others."""
     found = targets("http2", request.param)
+    found.server.forget_peak()
     before = found.server.rss_bytes
     with bystander(found.server.url, found.tls, lambda: found.server.cpu_seconds) as good:
         yield found
