@@ -36,6 +36,11 @@ _pack_reply = _REPLY.pack
 _pack_tail = _TAIL.pack
 
 
+def _held_by(chunk: Piece) -> int:
+    """Return the bytes that a chunk keeps in memory: the rest of one keeps the whole."""
+    return memoryview(chunk.obj).nbytes if isinstance(chunk, memoryview) else len(chunk)
+
+
 def _discard(data: bytes) -> None:
     """Write nowhere."""
 
@@ -74,7 +79,7 @@ class Sender:
         self.peer = PeerSettings()
         self.window = frames.DEFAULT_WINDOW
         self.pending = 0
-        """Bytes that wait in all streams."""
+        """Bytes that are kept for all streams: of a chunk all, until its last one is sent."""
         self.dirty = False
         """Whether `flush` is going to be called in this turn."""
         self.paused = False
@@ -218,7 +223,7 @@ class Sender:
 
     def drop(self, flow: Flow) -> None:
         """Forget a stream and what waits on it."""
-        self._take_off(flow.pending)
+        self._take_off(sum(_held_by(chunk) for chunk in flow.chunks))
         flow.pending = 0
         flow.chunks.clear()
         flow.tail = None
@@ -346,7 +351,6 @@ class Sender:
         flow.window -= left
         flow.pending -= left
         self.window -= left
-        self._take_off(left)
         self._size += left
         flow.moved = True
         self.answered = True
@@ -368,6 +372,8 @@ class Sender:
             if len(chunk) > size:
                 view = memoryview(chunk)
                 chunks.appendleft(view[size:])
-                chunk = view[:size]
+                self._pieces.append(view[:size])
+                return
+            self._take_off(_held_by(chunk))
             self._pieces.append(chunk)
             size -= len(chunk)

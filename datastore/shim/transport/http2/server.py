@@ -68,7 +68,7 @@ class Http2Transport:
 
     async def _serve(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         loop = self._shared.loop
-        timeout = HANDSHAKE_SECONDS if context is not None else None
+        secure = context is not None
         make = loop.create_server
         if listener.family == socket.AF_UNIX:
             make = loop.create_unix_server  # type: ignore[assignment] # of the arguments used
@@ -77,7 +77,8 @@ class Http2Transport:
                 self._connect,
                 sock=listener,
                 ssl=context,
-                ssl_handshake_timeout=timeout,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if secure else None,
+                ssl_shutdown_timeout=_CLOSE_SECONDS if secure else None,
                 backlog=_BACKLOG,
             )
         )
