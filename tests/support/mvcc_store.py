@@ -81,3 +81,8 @@ def then(*ops: Put | DeleteRange | Range | Txn) -> Txn:
 def found(result) -> list[bytes]:
     """The keys of a range's answer."""
     return [kv.key for kv in RangeResponse.FromString(b"".join(result.kvs)).kvs]
+
+
+def trace(overlay: Overlay) -> tuple[object, ...]:
+    """Return all that a write may leave behind."""
+    return overlay.applied(), list(overlay.rows), dict(overlay._latest), overlay.kinds

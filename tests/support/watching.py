@@ -21,6 +21,17 @@ from tests.support.history import Event, KeyValue, Log, Response, Watch, from_ev
 from tests.support.simulation import simulate
 
 P = ParamSpec("P")
+PREFIX = WatchSpec(b"a/", b"a0")
+
+
+def since(revision: int, *, prev_kv: bool = False, fragment: bool = False) -> WatchSpec:
+    """Ask for that prefix from a revision on."""
+    return WatchSpec(PREFIX.key, PREFIX.end, revision, prev_kv=prev_kv, fragment=fragment)
+
+
+def revisions(watch: Watch) -> list[list[int]]:
+    """Return the revisions in each response."""
+    return [[event.revision for event in response.events] for response in watch.responses]
 
 
 def simulated(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:

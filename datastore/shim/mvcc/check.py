@@ -12,7 +12,7 @@ from datastore.shim.errors import (
     TooManyOps,
     ValueProvided,
 )
-from datastore.shim.mvcc.ops import DeleteRange, Op, Put, Txn
+from datastore.shim.mvcc.ops import DeleteRange, Op, Put, Range, Txn
 
 DEFAULT_MAX_TXN_OPS = 128
 
@@ -25,16 +25,33 @@ def check(op: Op, max_txn_ops: int = DEFAULT_MAX_TXN_OPS) -> None:
         TooManyOps: a transaction has too many, or nests too many.
         DuplicateKey: a transaction would change a key twice, in whichever branch.
     """
-    _check_op(op, max_txn_ops)
-    if isinstance(op, Txn):
-        _check_overlaps(op.success)
-        _check_overlaps(op.failure)
-
-
-def _check_op(op: Op, max_txn_ops: int) -> None:
     if isinstance(op, Txn):
         _check_txn(op, max_txn_ops)
-        return
+        check_overlaps(op)
+    else:
+        check_single(op)
+
+
+def check_overlaps(txn: Txn) -> None:
+    """Refuse a transaction that would change a key twice. Raises DuplicateKey."""
+    _check_overlaps(txn.success)
+    _check_overlaps(txn.failure)
+
+
+def check_size(compares: int, success: int, failure: int, max_txn_ops: int) -> int:
+    """Return how many operations transactions nested in one with so many may have.
+
+    Raises:
+        TooManyOps: one of these numbers is above the limit.
+    """
+    ops = max(compares, success, failure)
+    if ops > max_txn_ops:
+        raise TooManyOps
+    return max_txn_ops - ops
+
+
+def check_single(op: Range | Put | DeleteRange) -> None:
+    """Refuse an operation that is at fault by itself. Raises as `check`."""
     if not op.key:
         raise KeyNotProvided
     if isinstance(op, Put):
@@ -45,15 +62,16 @@ def _check_op(op: Op, max_txn_ops: int) -> None:
 
 
 def _check_txn(txn: Txn, max_txn_ops: int) -> None:
-    ops = max(len(txn.compares), len(txn.success), len(txn.failure))
-    if ops > max_txn_ops:
-        raise TooManyOps
+    left = check_size(len(txn.compares), len(txn.success), len(txn.failure), max_txn_ops)
     for compare in txn.compares:
         if not compare.key:
             raise KeyNotProvided
     for branch in (txn.success, txn.failure):
         for op in branch:
-            _check_op(op, max_txn_ops - ops)
+            if isinstance(op, Txn):
+                _check_txn(op, left)
+            else:
+                check_single(op)
 
 
 class _Spans:

@@ -189,8 +189,11 @@ class Store:
     def previous(self, version: Version) -> Version | None:
         """Return what was live just before the revision of `version`: etcd's prev_kv.
 
-        None where nothing was, or where that is compacted.
+        None where nothing was, or where that is compacted, or for a put that creates: also of a
+        key that its transaction has deleted before.
         """
+        if version.version == 1:
+            return None
         return self.at(version.key, version.mod_revision - 1)
 
     def tidy(self, changes: int = 2000) -> bool:

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.errors import InvalidSortOption, KeyNotFound, KeyNotProvided
 from datastore.shim.mvcc import ops
+from datastore.shim.mvcc.check import DEFAULT_MAX_TXN_OPS, check_single, check_size
 from datastore.shim.mvcc.wire import AS_FIELD_3, frame, varint
 from datastore.shim.rpc.header import EMPTY, nested
 
@@ -62,34 +63,45 @@ def to_delete_range(request: pb.DeleteRangeRequest) -> ops.DeleteRange:
     return ops.DeleteRange(request.key, request.range_end, request.prev_kv)
 
 
-def to_txn(request: pb.TxnRequest) -> ops.Txn:
-    """Return the operation. Hot.
+def to_txn(request: pb.TxnRequest, max_ops: int = DEFAULT_MAX_TXN_OPS) -> ops.Txn:
+    """Return the operation; what is left to check of it are overlaps.
+
+    Of several faults the first is told that etcd would find (checkTxnRequest), so each part is
+    checked as it is converted.
 
     Raises:
         KeyNotFound: an operation with nothing in it.
+        InvalidSortOption, KeyNotProvided, ValueProvided, LeaseProvided: an operation is at fault.
+        TooManyOps: there are more than `max_ops`, or nested ones beyond what is left of it.
     """
+    success, failure = request.success, request.failure
+    left = check_size(len(request.compare), len(success), len(failure), max_ops)
+    compares = [_to_compare(compare) for compare in request.compare]
     return ops.Txn(
-        [_to_compare(compare) for compare in request.compare],
-        [_to_op(op) for op in request.success],
-        [_to_op(op) for op in request.failure],
+        compares, [_to_op(op, left) for op in success], [_to_op(op, left) for op in failure]
     )
 
 
-def _to_op(request: pb.RequestOp) -> ops.Op:
+def _to_op(request: pb.RequestOp, max_ops: int) -> ops.Op:
+    op: ops.Range | ops.Put | ops.DeleteRange
     match request.WhichOneof("request"):
         case "request_range":
-            return to_range(request.request_range)
+            op = to_range(request.request_range)
         case "request_put":
-            return to_put(request.request_put)
+            op = to_put(request.request_put)
         case "request_delete_range":
-            return to_delete_range(request.request_delete_range)
+            op = to_delete_range(request.request_delete_range)
         case "request_txn":
-            return to_txn(request.request_txn)
+            return to_txn(request.request_txn, max_ops)
         case _:
             raise KeyNotFound
+    check_single(op)
+    return op
 
 
 def _to_compare(compare: pb.Compare) -> ops.Compare:
+    if not compare.key:
+        raise KeyNotProvided
     target = _COMPARES.get(compare.target)
     value: int | bytes
     # Read by target, not by which member of the oneof is set: an unset or another one counts as 0.

@@ -10,7 +10,7 @@ from typing import Final
 from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.errors import RequestTooLarge, ShimError
 from datastore.shim.mvcc import ops
-from datastore.shim.mvcc.check import check
+from datastore.shim.mvcc.check import check, check_overlaps
 from datastore.shim.mvcc.txn import is_read_only, needs_space
 from datastore.shim.mvcc.wire import frame
 from datastore.shim.pruner import Pruner
@@ -118,8 +118,8 @@ class KvService:
         """Run a transaction; one that only reads is a read. Hot."""
         op = shapes.decode_txn(body)
         if op is None:
-            op = convert.to_txn(pb.TxnRequest.FromString(body))
-            check(op, self._limits.max_txn_ops)
+            op = convert.to_txn(pb.TxnRequest.FromString(body), self._limits.max_txn_ops)
+            check_overlaps(op)
             if is_read_only(op):
                 return self._read_txn(op)
         self._check_size(body)

@@ -32,7 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Expect the known divergences to fail, and nothing else."""
     for item in items:
         name = getattr(item, "callspec", None) and item.callspec.params.get("kind")  # type: ignore[attr-defined]
-        entry = find(getattr(item, "originalname", item.name), name or "")
+        if not isinstance(name, str):
+            continue  # no server; other tests have other kinds
+        entry = find(getattr(item, "originalname", item.name), name)
         if entry is not None:
             reason = f"{entry.reason} ({entry.link})"
             item.add_marker(pytest.mark.xfail(reason=reason, run=entry.run, strict=True))
