@@ -90,17 +90,6 @@ async def test_watches_outlast_a_database_that_goes_away(cluster: Cluster) -> No
     assert "cannot be served" in one.log.read_text(), "the first failure is told at once"
 
 
-async def test_servers_that_start_without_their_database_say_so_at_once(cluster: Cluster) -> None:
-    server = cluster.nodes[0].server
-    server.stop()
-    await asyncio.to_thread(cluster.database.stop)
-    with pytest.raises(AssertionError, match="ended with 3"):
-        await asyncio.to_thread(server.start)
-    log = server.log.read_text()
-    assert f"127.0.0.1:{cluster.nodes[0].proxy.port}" in log
-    assert "Traceback" not in log
-
-
 def has_recorded(node: Node, revision: int) -> bool:
     with suppress(FileNotFoundError):
         return bool(json.loads(node.position_file.read_text())["revision"] == revision)
@@ -153,6 +142,7 @@ async def test_a_promoted_replica_that_lost_commits_is_refused_until_the_loss_is
             await client.put(b"kept", b"2")
 
 
+@pytest.mark.soak
 async def test_a_database_that_is_frozen_is_away_too(cluster: Cluster) -> None:
     server = cluster.nodes[0].server
     async with Client(server.target) as client:
