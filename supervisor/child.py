@@ -12,9 +12,8 @@ probe that answers after the exit) and changes nothing:
     backoff                    backoff_elapsed: starting, E;  stop: stopped
 
 E is *backoff*, or *failed* when the restart policy says never. A spawn that the system refuses
-is an exit at once. An exit leads to *stopped* when the end was asked for.
-
-The life of a child that ignores SIGTERM and is stopped:
+is an exit at once. An exit leads to *stopped* when the end was asked for. So a child that ignores
+SIGTERM is stopped:
 
 | time   | event         | state       | what is done                                       |
 |--------|---------------|-------------|----------------------------------------------------|
@@ -42,6 +41,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import selectors
 import signal
 import subprocess
@@ -253,7 +253,6 @@ class SystemSpawner:
         on_exit: Callable[[int], None],
     ) -> Handle:
         """Start `spec` in a session of its own."""
-        user = {"user": spec.user, "group": spec.user, "extra_groups": []} if spec.user else {}
         try:
             popen = subprocess.Popen(
                 list(spec.argv),
@@ -264,7 +263,9 @@ class SystemSpawner:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 bufsize=0,
-                **user,  # type: ignore[call-overload]  # mypy does not see through the dict
+                user=spec.user,
+                group=pwd.getpwnam(spec.user).pw_gid if spec.user else None,
+                extra_groups=[] if spec.user else None,
             )
         except (KeyError, ValueError, subprocess.SubprocessError) as error:
             raise OSError(f"user {spec.user}: {error}") from error
