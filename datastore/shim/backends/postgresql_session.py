@@ -9,11 +9,13 @@ is, is seen by the process id that the server gives: a pooler makes one up for i
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.generators import send
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from datastore.dsn.target import Target
@@ -60,6 +62,22 @@ def _set(*, local: bool) -> str:
 SET_LOCAL: Final = f"SELECT {_set(local=True)}"
 
 
+class _Pipeline(psycopg.Pipeline):
+    """A pipeline that ends with its Sync.
+
+    That of psycopg sends a Flush behind it. A server that is asked to flush stops watching for
+    clients that fall silent in a transaction, and `IDLE_SECONDS` would never come.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            yield from send(self.pgconn)
+            yield from self._fetch_gen(flush=False)
+
+
 class Session(psycopg.Connection[tuple[Any, ...]]):
     """A connection that waits for an answer no longer than `limit` seconds."""
 
@@ -67,6 +85,16 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     pooled: bool = True
     """Whether transactions may be run by different sessions of the server."""
     poller: select.poll
+
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """Send statements together, in one round trip."""
+        self._pipeline = _Pipeline(self)
+        try:
+            with self._pipeline as pipeline:
+                yield pipeline
+        finally:
+            self._pipeline = None
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server, as psycopg does, but not for ever."""
