@@ -79,11 +79,12 @@ class Decoder:
         return fields
 
     def _decode(self, block: bytes) -> list[Field]:
+        """Decode a block that is not known. Hot: what nearly every field is comes first."""
         fields: list[Field] = []
         table = self._table
         sizes = self._sizes
         left = self._max_list
-        position = self._size_updates(block)
+        position = self._size_updates(block) if block and block[0] & 0xE0 == 0x20 else 0
         end = len(block)
         while position < end:
             byte = block[position]
@@ -94,21 +95,25 @@ class Decoder:
                     index, position = _integer(block, position - 1, 0x7F)
                 if index >= len(table):
                     raise HpackError(f"there is no field {index}")
-                field = table[index]
                 left -= sizes[index]
+                fields.append(table[index])
             else:
-                field, position = self._literal(block, position)
+                if 0x40 < byte < 0x7F and byte - 0x40 < len(table):
+                    value, position = _string(block, position + 1)
+                    field = (table[byte - 0x40][0], value)
+                else:
+                    field, position = self._literal(block, position)
                 size = len(field[0]) + len(field[1]) + OVERHEAD
                 left -= size
+                fields.append(field)
                 if byte >= 0x40:
                     self._add(field, size)
             if left < 0:
                 raise HeaderListTooLarge(f"header list above {self._max_list} octets")
-            fields.append(field)
         return fields
 
     def _literal(self, block: bytes, position: int) -> tuple[Field, int]:
-        """Return the field whose literal representation is there, and where it ends. Hot."""
+        """Return the field whose literal representation is there, and where it ends."""
         byte = block[position]
         if byte == 0x80:
             raise HpackError("there is no field 0")
@@ -125,12 +130,15 @@ class Decoder:
         return (name, value), position
 
     def _add(self, field: Field, size: int) -> None:
+        """Add an entry to the table. Hot."""
         self.generation += 1
-        self._evict(self._max_table - size)
-        if size <= self._max_table:
-            self._table.insert(_FIRST_DYNAMIC, field)
-            self._sizes.insert(_FIRST_DYNAMIC, size)
-            self._table_size += size
+        if self._table_size + size > self._max_table:
+            self._evict(self._max_table - size)
+            if size > self._max_table:
+                return
+        self._table.insert(_FIRST_DYNAMIC, field)
+        self._sizes.insert(_FIRST_DYNAMIC, size)
+        self._table_size += size
 
     def _evict(self, keep: int) -> None:
         """Drop the oldest entries until the rest has at most `keep` octets, or is none."""
@@ -171,16 +179,19 @@ def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
 
 
 def _string(block: bytes, position: int) -> tuple[bytes, int]:
-    """Return the string there, decoded, and where it ends."""
+    """Return the string there, decoded, and where it ends. Hot."""
     if position >= len(block):
         raise HpackError("a string is missing")
-    coded = block[position] >= 0x80
-    length, position = _integer(block, position, 0x7F)
+    first = block[position]
+    length = first & 0x7F
+    position += 1
+    if length == 0x7F:
+        length, position = _integer(block, position - 1, 0x7F)
     end = position + length
     if end > len(block):
         raise HpackError("a string is cut off")
     data = block[position:end]
-    if not coded:
+    if first < 0x80:
         return data, end
     text = huffman.decode(data)
     if text is None:

@@ -1,4 +1,4 @@
-"""Decode the Huffman code of RFC 7541, four bits at a step.
+"""Decode the Huffman code of RFC 7541, an octet at a step.
 
 The code is canonical: codes of one length follow each other in the order of their symbols, so
 that the lengths say everything.
@@ -51,55 +51,57 @@ def _tree() -> list[list[int]]:
     return nodes
 
 
-def _tables() -> tuple[list[int], list[int], list[bool]]:
-    """Return, for each state and four bits, the next state and the octet or -1; then the ends.
+_NODES = _tree()
+_LOST = len(_NODES)
+"""The state in which a string with EOS in it is for good."""
+_ENDS = [False] * (_LOST + 1)
 
-    A state is 16 times the number of an inner node, so that four bits are added to it. The last
-    state is where a string with EOS in it ends up for good.
-    """
-    nodes = _tree()
-    lost = len(nodes)
-    following: list[int] = []
-    octets: list[int] = []
-    for start in range(lost):
-        for bits in range(16):
-            node, octet = start, -1
-            for shift in (3, 2, 1, 0):
-                child = nodes[node][bits >> shift & 1]
-                if child == ~_EOS:
-                    node = lost
-                    break
-                if child < 0:
-                    octet, child = ~child, 0
-                node = child
-            following.append(node << 4)
-            octets.append(octet)
-    following += [lost << 4] * 16
-    octets += [-1] * 16
-    ends = [False] * (lost + 1)
+
+def _mark_ends() -> None:
     node = 0
     for _ in range(8):  # padding is up to seven ones, the beginning of EOS
-        ends[node] = True
-        node = nodes[node][1]
-    return following, octets, ends
+        _ENDS[node] = True
+        node = _NODES[node][1]
 
 
-_NEXT, _OCTET, _END = _tables()
+_mark_ends()
+
+Step = tuple[int, bytes]
+_ROWS: list[list[Step] | None] = [None] * (_LOST + 1)
+"""For each state, where each octet leads and what it yields; made when a state is reached."""
+
+
+def _make_row(state: int) -> list[Step]:
+    row = [_walk(state, octet) for octet in range(256)]
+    _ROWS[state] = row
+    return row
+
+
+def _walk(state: int, octet: int) -> Step:
+    out = bytearray()
+    for shift in range(7, -1, -1):
+        if state == _LOST:
+            break
+        child = _NODES[state][octet >> shift & 1]
+        if child == ~_EOS:
+            state = _LOST
+        elif child < 0:
+            out.append(~child)
+            state = 0
+        else:
+            state = child
+    return state, bytes(out)
 
 
 def decode(data: bytes) -> bytes | None:
     """Return the octets, or None if `data` is no whole code: EOS, or padding that is not. Hot."""
-    following, octets = _NEXT, _OCTET
+    rows = _ROWS
     state = 0
-    out = bytearray()
-    for byte in data:
-        step = state | byte >> 4
-        octet = octets[step]
-        if octet >= 0:
-            out.append(octet)
-        step = following[step] | byte & 15
-        octet = octets[step]
-        if octet >= 0:
-            out.append(octet)
-        state = following[step]
-    return bytes(out) if _END[state >> 4] else None
+    pieces = []
+    for octet in data:
+        row = rows[state]
+        if row is None:
+            row = _make_row(state)
+        state, piece = row[octet]
+        pieces.append(piece)
+    return b"".join(pieces) if _ENDS[state] else None
