@@ -56,7 +56,11 @@ _OPTIONS: Final = (
     ("max-txn-ops", "N", "Most operations in a transaction. [128]"),
     ("max-request-bytes", "N", "Largest write. [1572864]"),
     ("max-concurrent-streams", "N", "Most streams of a connection."),
-    ("quota-backend-bytes", "N", "Size at which writes are refused; 0 is 2 GiB, -1 none. [0]"),
+    (
+        "quota-backend-bytes",
+        "N",
+        "Size at which writes are refused; -1 is none. [2 GiB, or none on a database server]",
+    ),
     ("min-lease-ttl", "SECONDS", "Shortest lease. [2]"),
     ("value-cache-bytes", "N", "Bytes of values kept in memory. [268435456]"),
     ("grpc-keepalive-min-time", "DURATION", "Shortest interval of a client's pings. [5s]"),

@@ -219,7 +219,7 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
         max_txn_ops=parser.number("max-txn-ops", 128, 1),
         max_request_bytes=parser.number("max-request-bytes", 3 << 19, 1),
         max_concurrent_streams=parser.number("max-concurrent-streams", 1 << 31, 1),
-        quota_bytes=quota or DEFAULT_QUOTA_BYTES,
+        quota_bytes=quota or _default_quota(datastore),
         min_lease_ttl=parser.number("min-lease-ttl", 2, 1),
         cache_bytes=parser.number("value-cache-bytes", 256 << 20, 0),
         keepalive=Keepalive(
@@ -320,6 +320,11 @@ def _url_fault(url: str) -> str:
 def _read_descriptor(text: str) -> str:
     with os.fdopen(int(text.removeprefix("fd:")), encoding="utf-8") as stream:
         return stream.read()
+
+
+def _default_quota(datastore: str) -> int:
+    # Whoever runs a database server watches its space there, and others may use it too.
+    return -1 if is_server(Dsn(datastore)) else DEFAULT_QUOTA_BYTES
 
 
 def _path(text: str) -> Path | None:

@@ -50,9 +50,11 @@ class Reader:
             try:
                 return await self._render(op, await self._select(op))
             except Compacted:
-                # Pruning took a value between the look at the index and the fetch.
+                # Pruning took a value between the look at the index and the fetch. Where another
+                # server pruned, the index lags.
                 if op.revision > 0:
                     raise
+                await self._replica.read_index()
 
     async def txn(self, op: Txn) -> TxnResult:
         """Answer a transaction that writes nothing, on one state of the index."""
@@ -126,6 +128,7 @@ class Reader:
         try:
             return await self._replica.values(ids)
         except Compacted:
+            await self._replica.read_index()
             return {}
 
 

@@ -269,6 +269,26 @@ def test_a_turn_that_is_not_given_stops_nobody_from_writing() -> None:
     _run(scenario)
 
 
+def test_a_stale_read_whose_value_was_pruned_is_answered_from_a_later_state() -> None:
+    async def scenario() -> None:
+        log = _log()
+        slow, quick = await _started(log, 2)
+        await quick.write(Put(b"k", b"old"))
+        for n in range(3):  # more than the cache holds
+            await quick.write(Put(b"other%d" % n, b"v" * (1 << 19)))
+        await settled(log, slow, quick)
+        slow._tasks[1].cancel()  # it no longer follows by itself
+        await quick.write(Put(b"k", b"new"))
+        await quick.write(Compact(log.head.revision))
+        await quick.pruner.physical()
+        result = await slow.reader.range(Range(b"k", serializable=True))
+        assert b"new" in result.kvs[0]
+        slow._tasks.pop(1)
+        await _stop(slow, quick)
+
+    _run(scenario)
+
+
 def test_leases_and_alarms_of_others_arrive_with_their_commits() -> None:
     async def scenario() -> None:
         log = _log()

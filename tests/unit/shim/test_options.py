@@ -62,6 +62,7 @@ def test_all_problems_are_told_at_once() -> None:
 def test_a_negative_quota_is_none_and_zero_is_etcds_default() -> None:
     assert options(datastore=URL, quota_backend_bytes="-1").quota_bytes == -1
     assert options(datastore=URL, quota_backend_bytes="0").quota_bytes == DEFAULT_QUOTA_BYTES
+    assert options(datastore="postgresql://db.example/x").quota_bytes == -1
 
 
 @pytest.mark.parametrize(
