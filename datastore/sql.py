@@ -190,7 +190,8 @@ class ShimDatastore:
                 account.require_readable(path, account.find_account(self.user))
 
     def _hand_over(self, owner: account.Account) -> None:
-        for path in (Path(sys.executable), Path(datastore.__file__)):
+        interpreter = Path(sys.executable)
+        for path in (interpreter, interpreter.resolve(), Path(datastore.__file__)):
             account.require_passage(path, owner)
         open_passage(self.passages)
         for directory in (self.socket.parent, self.state_dir):

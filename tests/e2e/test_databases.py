@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -212,6 +213,25 @@ def uid_of(pid: int) -> int:
     return int(next(line for line in lines if line.startswith("Uid:")).split()[1])
 
 
+def way_to_the_interpreter(place: Path) -> list[str]:
+    """Return a command whose argument, run by root, finds Python where everybody may reach it.
+
+    A checkout or a Python below a home directory is closed to others: in a mount namespace of
+    the command's own an open directory is put over the closed one.
+    """
+    interpreter = Path(sys.executable).resolve()
+    ways = [*reversed(interpreter.parents), interpreter]
+    closed = [way for way in ways if way.is_dir() and not way.stat().st_mode & 0o001]
+    if os.geteuid() != 0 or not closed:
+        return []
+    below = ways[ways.index(closed[0]) + 1]
+    script = """
+        mkdir "$0/kept" && mount --bind "$2" "$0/kept" && mount -t tmpfs -o mode=711 tmpfs "$1" &&
+        mkdir "$2" && mount --bind "$0/kept" "$2" && shift 2 && exec "$@"
+    """
+    return ["unshare", "--mount", "sh", "-c", script, *map(str, (place, closed[0], below))]
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_the_shim_runs_as_the_user_that_was_chosen_by_root(kind: str, url: str) -> None:
     # pytest's own directories are closed to other users.
@@ -219,6 +239,7 @@ def test_the_shim_runs_as_the_user_that_was_chosen_by_root(kind: str, url: str) 
         directory = Path(name)
         directory.chmod(0o711)
         plane = ControlPlane(directory, {"type": "kine"} if kind == "sqlite" else storage(url))
+        plane.prefix = way_to_the_interpreter(directory)
         chosen = yaml.safe_load(plane.config.read_text())
         chosen["spec"]["installConfig"] = {"users": {"kineUser": "nobody"}}
         plane.config.write_text(yaml.safe_dump(chosen))
