@@ -51,6 +51,7 @@ from datastore.shim.backends.sql_link import Link
 from datastore.shim.backends.sql_reads import Names, Reads, Statements, ordered_values, to_head
 from datastore.shim.backends.stats import Stats
 
+_VALUES_CHUNK: Final = 250
 _VALUES: Final = """
 SELECT h.pruned, l.id, l.value FROM {head} h
 LEFT JOIN {log} l ON l.id = ANY(%b) AND l.value IS NOT NULL
@@ -207,8 +208,14 @@ class PostgresqlBackend:
         return self._use().reads.history(first, last, limit)
 
     def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
+        # In chunks: each may be many megabytes. `pruned` only rises, so the last one holds.
         use = self._use()
-        return ordered_values(ids, use.rows.query(use.values, (int8s(ids),)))
+        pruned, values = -1, {}
+        for start in range(0, max(len(ids), 1), _VALUES_CHUNK):
+            chunk = ids[start : start + _VALUES_CHUNK]
+            pruned, found = ordered_values(chunk, use.rows.query(use.values, (int8s(chunk),)))
+            values.update(found)
+        return pruned, values
 
     def auth(self) -> AuthState:
         return self._use().reads.auth()

@@ -40,6 +40,10 @@ _NOISE = re.compile(
 )
 
 
+class Silence(psycopg.OperationalError):
+    """The server gave no sign of life in time, and the connection was closed."""
+
+
 class Contended(BackendError):
     """The database asks for another try: nothing was written."""
 
@@ -82,7 +86,5 @@ def _was_answered(error: psycopg.Error, connection: psycopg.Connection[object]) 
 
 def to_line(error: Exception) -> str:
     """Return the first line of an error without what libpq puts in front of it."""
-    if isinstance(error, psycopg.errors._WaitTimeout):  # noqa: SLF001 - it has no other name
-        return "no answer in time"
     lines = [line.strip() for line in _NOISE.sub("\n", str(error)).splitlines()]
     return next((line for line in lines if line), type(error).__name__)

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.generators import send
 from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.waiting import Ready, Wait
 
 from datastore.dsn.target import Target
 from datastore.errors import PasswordUnavailable
 from datastore.shim.backends.api import BackendError, NotReady
 from datastore.shim.backends.postgresql_arrays import register
-from datastore.shim.backends.postgresql_errors import explain
+from datastore.shim.backends.postgresql_errors import Silence, explain
 from datastore.shim.backends.postgresql_refusals import explain_refusal
 
 OLDEST_VERSION: Final = 14
 CLIENT_SECONDS: Final = 5.0
-"""How long a statement is waited for; then the socket is closed, never the statement cancelled:
+"""How long a server may be silent; then the socket is closed, never the statement cancelled:
 a cancel while a synchronous standby is waited for commits (log.md A8)."""
 IDLE_SECONDS: Final = 2.0
 """A transaction of a client that has gone silent ends after this, and its turn with it."""
@@ -47,11 +48,19 @@ _SETTINGS: Final = {
     ),
     # Compiling a plan takes longer than any statement of ours.
     "jit": "'off'",
+    # All of them go by a key. A table that looks small when a statement is prepared may be full
+    # of versions later, which somebody's long snapshot keeps (log.md A11).
+    "enable_seqscan": "'off'",
 }
 SET_SESSION: Final = "SELECT set_config('default_transaction_isolation', 'read committed', false)"
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
-_POLLED = select.POLLIN | select.POLLERR | select.POLLHUP
+_READABLE = select.POLLIN | select.POLLERR | select.POLLHUP
+_EVENTS = {
+    Wait.R: _READABLE,
+    Wait.W: select.POLLOUT | select.POLLERR | select.POLLHUP,
+    Wait.RW: _READABLE | select.POLLOUT,
+}
 
 
 def _set(*, local: bool) -> str:
@@ -79,7 +88,7 @@ class _Pipeline(psycopg.Pipeline):
 
 
 class Session(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that waits for an answer no longer than `limit` seconds."""
+    """A connection that waits no longer than `limit` seconds for a sign of life."""
 
     limit: float = CLIENT_SECONDS
     pooled: bool = True
@@ -97,8 +106,29 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             self._pipeline = None
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for the server, as psycopg does, but not for ever."""
-        return super().wait(gen, interval, self.limit if timeout is None else timeout)
+        """Wait for the server as psycopg does, but not for ever, and never cancel. Hot."""
+        if timeout is not None:  # to listen
+            return super().wait(gen, interval, timeout)
+        limit = self.limit * 1000
+        poller, descriptor = self.poller, self.fileno()
+        try:
+            wanted = next(gen)
+            while True:
+                poller.modify(descriptor, _EVENTS[wanted])
+                ready = 0
+                for _, event in poller.poll(limit):
+                    ready |= Ready.W if event & select.POLLOUT else 0
+                    ready |= Ready.R if event & ~select.POLLOUT else 0
+                if not ready:
+                    break
+                wanted = gen.send(Ready(ready))
+        except StopIteration as ended:
+            return ended.value
+        self.pgconn.finish()
+        silence = Silence("no answer in time")
+        with suppress(psycopg.Error, StopIteration):
+            gen.throw(silence)
+        raise silence
 
 
 class PostgresqlDriver:
@@ -140,12 +170,12 @@ class PostgresqlDriver:
                 f"{self.target.place} runs PostgreSQL {version // 10_000}: byre needs "
                 f"{OLDEST_VERSION} or newer"
             )
+        register(session)
+        session.poller = select.poll()
+        session.poller.register(session.fileno(), _READABLE)
         found = session.execute("SELECT pg_backend_pid()").fetchone()
         assert found is not None
-        register(session)
         session.pooled = found[0] != session.info.backend_pid
-        session.poller = select.poll()
-        session.poller.register(session.fileno(), _POLLED)
         if not session.pooled:
             session.execute(f"{SET_SESSION}, {_set(local=False)}")
             session.prepare_threshold = 1
@@ -157,6 +187,7 @@ class PostgresqlDriver:
             if server.transaction_status != TransactionStatus.IDLE:
                 return False
             # What is there to read now is a notice, a change of settings, or the end.
+            connection.poller.modify(connection.fileno(), _READABLE)
             for _ in range(3):
                 if not connection.poller.poll(0):
                     return True
