@@ -88,10 +88,10 @@ class Echo:
 
     def status(self, call: Call, body: bytes) -> bytes:
         """Fail with the code and the message that the request names."""
-        code, _, message = body.decode().partition(" ")
+        code, _, message = body.decode(errors="replace").partition(" ")
         trailers: list[tuple[str, str | bytes]]
         trailers = [("x-reason", "asked"), ("x-detail-bin", b"\0\xff")]
-        raise RpcError(Code(int(code)), message, trailers)
+        raise RpcError(Code(min(number(code.encode()), 16)), message, trailers)
 
     def bug(self, call: Call, body: bytes) -> bytes:
         """Show what becomes of a fault of ours."""
@@ -99,14 +99,14 @@ class Echo:
 
     def size(self, call: Call, body: bytes) -> bytes:
         """Answer with so many bytes, the same object for all who ask for that many."""
-        size = int(body)
+        size = number(body)
         if size not in self._blobs:
             self._blobs[size] = self.fresh(call, body)
         return self._blobs[size]
 
     def fresh(self, call: Call, body: bytes) -> bytes:
         """Answer with so many bytes of its own."""
-        size = int(body)
+        size = number(body)
         return (BLOB * (size // len(BLOB) + 1))[:size]
 
     def peer(self, call: Call, body: bytes) -> bytes:
@@ -116,7 +116,7 @@ class Echo:
 
     async def hang(self, call: Call, body: bytes) -> bytes:
         """Never answer; count how the call ends under the name in the request."""
-        await self._hang(call, body.decode())
+        await self._hang(call, body.decode(errors="replace"))
         return b""
 
     async def _hang(self, call: Call, name: str) -> None:
@@ -131,7 +131,7 @@ class Echo:
 
     def tell(self, call: Call, body: bytes) -> bytes:
         """Tell how often something happened."""
-        return b"%d" % self.seen[body.decode()]
+        return b"%d" % self.seen[body.decode(errors="replace")]
 
     def stats(self, call: Call, body: bytes) -> bytes:
         """Tell the transport's counters."""
@@ -153,13 +153,16 @@ class Echo:
 
     async def count(self, call: Call) -> None:
         """Send so many messages of so many bytes."""
-        messages, size = map(int, (await call.recv() or b"").split())
-        for number in range(messages):
-            await call.send((b"%d " % number).ljust(size, b"."))
+        asked = (await call.recv() or b"").split()
+        if len(asked) != 2:
+            raise RpcError(Code.INVALID_ARGUMENT, "ask for messages and their size")
+        messages, size = map(number, asked)
+        for at in range(messages):
+            await call.send((b"%d " % at).ljust(size, b"."))
 
     async def wait(self, call: Call) -> None:
         """Send one message and never end."""
-        name = (await call.recv() or b"").decode()
+        name = (await call.recv() or b"").decode(errors="replace")
         await call.send(b"begun")
         await self._hang(call, name)
 
@@ -178,6 +181,13 @@ class Echo:
         await call.send(b"1")
         await call.send(b"2")
         raise RpcError(Code.ABORTED, "broken % off", [("x-reason", "asked")])
+
+
+def number(body: bytes) -> int:
+    """Read a number. Raises RpcError."""
+    if not body.isdigit() or len(body) > 9:
+        raise RpcError(Code.INVALID_ARGUMENT, "ask for a number")
+    return int(body)
 
 
 def transport_of(name: str, limits: Limits) -> Transport:
