@@ -190,8 +190,9 @@ def write(session: Session, packets: Packets) -> Head:
         results = session.run(packets.last)
     except pymysql.Error as error:
         if is_lost(error):
+            sent = was_sent(error, is_open=session.is_open)
             session.close()
-            if was_sent(error):
+            if sent:
                 raise OutcomeUnknown(f"a commit was not answered: {to_line(error)}") from error
             raise Unavailable(f"a commit could not be sent: {to_line(error)}") from error
         if session.answered == packets.statements - 1 and to_code(error) not in CONTENDED:

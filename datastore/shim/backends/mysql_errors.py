@@ -23,7 +23,7 @@ LOCK_TIMEOUT: Final = 1205
 CONTENDED: Final = frozenset({1020, 1205, 1213, 3101, 3572})
 """Another transaction was in the way. Not applied, once rolled back (log.md A12)."""
 
-_NOT_SENT: Final = frozenset({0, 2006})
+_GONE_AWAY: Final = 2006
 _FULL: Final = frozenset({1021, 1114})
 _DISK: Final = frozenset({3, 1026, 1030})
 _NO_SPACE: Final = ("errno: 28", "errno 28", "error 28", "no space left", "quota exceeded")
@@ -87,12 +87,14 @@ def is_lost(error: Exception) -> bool:
     return not isinstance(error, pymysql.Error) or code < 3 or 2000 <= code < 3000 or code >= 9000
 
 
-def was_sent(error: Exception) -> bool:
+def was_sent(error: Exception, *, is_open: bool) -> bool:
     """Return whether a lost packet may have reached the server in full.
 
-    The driver's "gone away" means that not all of the packet was taken from it.
+    The driver closes the connection and says "gone away" when not all of the packet was taken
+    from it; a proxy may use the same words for what happened behind it.
     """
-    return to_code(error) not in _NOT_SENT
+    unsent = isinstance(error, pymysql.InterfaceError) or to_code(error) == _GONE_AWAY
+    return is_open or not unsent
 
 
 def explain(error: Exception) -> BackendError:
