@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Echo:
         self.transport = transport
         self.seen: Counter[str] = Counter()
         self._blobs: dict[int, bytes] = {}
+        self._released = asyncio.Event()
         for name, unary in {
             "Echo": lambda _call, body: body,
             "Soon": self.soon,
@@ -51,6 +53,7 @@ class Echo:
             "Peer": self.peer,
             "Hang": self.hang,
             "Seen": self.tell,
+            "Release": self.release,
             "Stats": self.stats,
         }.items():
             transport.unary(SERVICE + name, unary)
@@ -62,6 +65,7 @@ class Echo:
             "Ignore": self.ignore,
             "Early": self.early,
             "Break": self.broken,
+            "Stubborn": self.stubborn,
         }.items():
             transport.stream(SERVICE + name, stream)
 
@@ -174,6 +178,18 @@ class Echo:
         """End in good order while the client still sends."""
         await call.recv()
         await call.send(b"enough")
+
+    async def stubborn(self, call: Call) -> None:
+        """Go on until `Release`, cancelled or not."""
+        await call.send(b"begun")
+        while not self._released.is_set():
+            with suppress(asyncio.CancelledError):
+                await self._released.wait()
+
+    def release(self, call: Call, body: bytes) -> bytes:
+        """Let all the stubborn ones end."""
+        self._released.set()
+        return body
 
     async def broken(self, call: Call) -> None:
         """Fail after two messages."""

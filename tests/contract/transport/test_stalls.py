@@ -19,6 +19,7 @@ from tests.support.http2_client import (
     PING,
     PREFACE,
     PROTOCOL_ERROR,
+    REFUSED_STREAM,
     RST_STREAM,
     WINDOW_UPDATE,
     Client,
@@ -242,9 +243,25 @@ def test_more_connections_than_allowed_are_closed_at_once(tmp_path):
 def test_more_streams_than_allowed_are_refused(tmp_path):
     with EchoServer("http2", tmp_path, max_streams=5) as server, Client(server.url) as client:
         streams = [client.open("Wait") for _ in range(6)]
-        assert client.reset_of(streams[5]) == 7
+        assert client.reset_of(streams[5]) == REFUSED_STREAM
         client.send(frame(RST_STREAM, 0, streams[0], number(CANCEL)))
         client.ping()
+        assert client.call("Echo", b"x").message == b"x"
+
+
+def test_handlers_that_go_on_after_a_reset_count_until_they_end(tmp_path):
+    """Else a client could have any number of them at work."""
+    with EchoServer("http2", tmp_path, max_streams=5) as server, Client(server.url) as client:
+        streams = [client.open("Stubborn") for _ in range(5)]
+        for _ in streams:
+            client.until(lambda f: f.kind == DATA)
+        client.send(*[frame(RST_STREAM, 0, stream, number(CANCEL)) for stream in streams])
+        refused = client.open("Stubborn")
+        assert client.reset_of(refused) == REFUSED_STREAM
+        with Client(server.url) as other:
+            assert other.call("Release").status == "0"
+        while client.call("Echo", b"x").reset == REFUSED_STREAM:
+            pass  # they are on their way out
         assert client.call("Echo", b"x").message == b"x"
 
 
