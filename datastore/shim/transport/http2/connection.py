@@ -95,6 +95,7 @@ class Connection(asyncio.Protocol):
         if self.closing:
             return
         self.heard = True
+        self.shared.ledger.received += len(data)
         sender = self.sender
         sender.dirty = True
         try:
@@ -230,17 +231,23 @@ class Connection(asyncio.Protocol):
         return True
 
     def reset(self, stream_id: int, code: int) -> None:
-        """End a stream from our side.
+        """End a stream for a fault of the client.
 
         Raises:
             ConnectionFault: the client makes us do this too often.
         """
+        self.give_up(stream_id, code)
+        self._resets.spend(self.shared.loop.time())
+
+    def give_up(self, stream_id: int, code: int) -> None:
+        """End a stream from our side."""
         call = self.calls.pop(stream_id, None)
         if call is not None:
             call.abandon()
         self.shared.stats["resets"] += 1
         self.sender.control(frames.rst_stream(stream_id, code))
-        self._resets.spend(self.shared.loop.time())
+        if self.draining and not self.calls:
+            self.shared.loop.call_soon(self.close)
 
     def remember_cut(self, stream_id: int, *, told: bool) -> None:
         """Remember that we ended a stream before the client did."""

@@ -52,9 +52,11 @@ class Flow:
 
 
 class Ledger:
-    """What waits in all connections together."""
+    """Bytes of all connections together: what waits, what was sent, what was received."""
 
-    __slots__ = ("pending",)
+    __slots__ = ("pending", "received", "sent")
 
     def __init__(self) -> None:
         self.pending = 0
+        self.received = 0
+        self.sent = 0

@@ -77,7 +77,7 @@ class Sweeper:
             self._look_at_silence(connection, watch, now)
             if self._sweeps % _STREAM_SWEEPS == 0 and connection.sender.pending:
                 for stream_id in connection.sender.stuck(_STALLS):
-                    connection.reset(stream_id, CANCEL)
+                    connection.give_up(stream_id, CANCEL)
 
     def _look_at_end(self, connection: Connection, watch: Watch, now: float) -> None:
         watch.closing_at = watch.closing_at or now

@@ -59,7 +59,7 @@ class Sender:
     __slots__ = (
         "_block_prefix", "_choked", "_eased", "_ended", "_fast_size", "_flows", "_ledger",
         "_pieces", "_ready", "_schedule", "_size", "_write", "answered", "dirty", "paused", "peer",
-        "pending", "sent", "window",
+        "pending", "window",
     )  # fmt: skip
 
     def __init__(
@@ -85,8 +85,6 @@ class Sender:
         self.paused = False
         self.answered = False
         """Whether DATA or HEADERS have been sent since somebody reset this."""
-        self.sent = 0
-        """Bytes written."""
         self._pieces: list[Piece] = []
         self._size = 0
         self._flows: dict[int, Flow] = {}
@@ -315,7 +313,7 @@ class Sender:
             data = b"".join(pieces)
             pieces.clear()
             self._size = 0
-            self.sent += len(data)
+            self._ledger.sent += len(data)
             self._write(data)
         if self._ready and self.window > 0 and not self.paused and not self.dirty:
             self._schedule(self)

@@ -127,8 +127,12 @@ class Http2Transport:
                     await left.wait()
 
     def stats(self) -> Mapping[str, int]:
-        """Return counters: connections, streams, calls, resets, goaways, bytes that wait."""
-        stats = self._shared.stats
-        stats["calls"] = self._shared.calls
-        stats["pending"] = sum(connection.sender.pending for connection in self._connections)
-        return stats
+        """Return counters: connections, streams, calls, resets, bytes; `pending` bytes wait."""
+        shared = self._shared
+        return {
+            **shared.stats,
+            "calls": shared.calls,
+            "pending": shared.ledger.pending,
+            "received": shared.ledger.received,
+            "sent": shared.ledger.sent,
+        }

@@ -40,7 +40,7 @@ class Shared:
         self.deadlines = Deadlines(self.loop)
         self.tasks: set[asyncio.Task[None]] = set()
         self.stats: Counter[str] = Counter(
-            connections=0, streams=0, calls=0, resets=0, goaways=0, refused=0
+            connections=0, streams=0, resets=0, goaways=0, refused=0
         )
         self.calls = 0
         """Calls begun; of its own for speed."""

@@ -30,6 +30,9 @@ class Certificates:
             raise OSError(fault)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # A ticket of before would let a client in whose authority is trusted no more.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
         context.set_alpn_protocols(["h2"])
         context.load_cert_chain(tls.cert, tls.key, password="")
         if tls.trusted_ca is not None:
