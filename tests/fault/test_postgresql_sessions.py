@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from datastore.shim.backends.postgresql_session import CLIENT_SECONDS, IDLE_SECO
 from tests.support import batches
 from tests.support.databases import USER, PostgresqlServer, database_on, running_postgresql
 from tests.support.running import eventually
+from tests.support.slow_sync import Gate
 from tests.tools.databases import obtain
 
 WAITING = """
@@ -294,3 +296,42 @@ def _make_replica(server: PostgresqlServer) -> PostgresqlServer:
         "-p", str(server.port), "-U", USER, "-R", "--checkpoint=fast", "--no-sync",
     ])  # fmt: skip
     return replica
+
+
+def test_others_see_a_commit_only_when_it_is_on_disk() -> None:
+    """Log.md A7: what may be taken back by a power cut is not served."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        gate = Gate(Path(directory))
+        server = PostgresqlServer(environment=gate.environment)
+        with closing(server):
+            server.start()
+            writing = PostgresqlBackend(server.target("slow"))
+            reading = PostgresqlBackend(server.target("slow"))
+            head = writing.open()
+            reading.open()
+            with closing(writing), closing(reading), ThreadPoolExecutor(1) as pool:
+                _be_patient(writing)
+                with gate.closed():
+                    append = pool.submit(writing.append, batches.keys(head, batches.put(2)))
+                    eventually(lambda: _is_synced(server), "the commit waits for the disk")
+                    assert reading.head() == head
+                    assert reading.commit(1) is None
+                    assert not append.done()
+                assert isinstance(append.result(60), Appended)
+                assert reading.head() == head._replace(change=1, revision=2)
+
+
+def _be_patient(backend: PostgresqlBackend) -> None:
+    connections = backend._connections
+    assert connections is not None
+    with connections.appends.use() as session:
+        session.limit = 60.0
+
+
+def _is_synced(server: PostgresqlServer) -> bool:
+    found = server.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'WALSync' AND backend_type = %s",
+        ["client backend"],
+    )
+    return bool(found)

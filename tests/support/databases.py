@@ -76,9 +76,19 @@ class PostgresqlServer:
     kind = "postgresql"
 
     def __init__(
-        self, settings: Mapping[str, str] | None = None, disk: Path | None = None
+        self,
+        settings: Mapping[str, str] | None = None,
+        disk: Path | None = None,
+        environment: Sequence[str] = (),
     ) -> None:
-        """Make an empty server, in memory or below a directory on a disk."""
+        """Make an empty server.
+
+        Args:
+            settings: Parameters of the server.
+            disk: A directory on a disk to be in; in memory where None.
+            environment: Variables as env takes them.
+        """
+        self.environment = environment
         self._holder = make_directory() if disk is None else TemporaryDirectory(dir=disk)
         self.directory = Path(self._holder.name).resolve()
         self.account = Account("postgres")
@@ -112,6 +122,8 @@ class PostgresqlServer:
             str(self.port),
             *settings,
         ]
+        if self.environment:
+            argv = ["/usr/bin/env", *self.environment, *argv]
         self._process = self.account.spawn(argv, self.log)
         deadline = time.monotonic() + READY_SECONDS
         while True:

@@ -1,4 +1,5 @@
-/* Syncs of InnoDB's redo log wait for as long as the file that BYRE_TEST_GATE names exists.
+/* Syncs of InnoDB's redo log, or of PostgreSQL's WAL, wait for as long as the file that
+   BYRE_TEST_GATE names exists.
 
    Preloaded into a database. Other files are synced at once: what syncs them holds latches that
    nobody may have to wait for. */
@@ -16,7 +17,7 @@ static void wait_for_gate(int fd) {
     ssize_t length = readlink(link, name, sizeof name - 1);
     if (gate == NULL || length < 0) return;
     name[length] = 0;
-    if (strstr(name, "ib_logfile") == NULL) return;
+    if (strstr(name, "ib_logfile") == NULL && strstr(name, "/pg_wal/") == NULL) return;
     while (access(gate, F_OK) == 0) usleep(5000);
 }
 
