@@ -59,6 +59,13 @@ def test_all_problems_are_told_at_once() -> None:
     assert "--client-cert-auth needs --trusted-ca-file" in text
 
 
+def test_a_transport_that_is_unknown_is_a_problem() -> None:
+    made = options(datastore=URL, listen_client_urls="unix:///s", transport="http2")
+    assert made.transport == "http2"
+    (problem,) = problems(datastore=URL, listen_client_urls="unix:///s", transport="http3")
+    assert problem == "--transport: 'http3' is not one of grpcio, http2"
+
+
 def test_a_negative_quota_is_none_and_zero_is_etcds_default() -> None:
     assert options(datastore=URL, quota_backend_bytes="-1").quota_bytes == -1
     assert options(datastore=URL, quota_backend_bytes="0").quota_bytes == DEFAULT_QUOTA_BYTES
