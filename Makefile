@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint types proto proto-check servers databases kube clean
+.PHONY: help run test soak lint types proto proto-check servers databases docker kube clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -11,10 +11,10 @@ help: ## list the targets
 run: .venv/byre ## run a control plane in the foreground
 	@.venv/bin/byre controller --single
 
-test: lint types proto-check servers databases kube ## everything a commit has to pass
+test: lint types proto-check servers databases docker kube ## everything a commit has to pass
 	$(PYTEST) -n 2 --dist loadgroup -m "not soak"
 
-soak: servers databases kube ## what takes too long for every commit
+soak: servers databases docker kube ## what takes too long for every commit
 	HYPOTHESIS_PROFILE=soak $(PYTEST) -m soak --timeout 3600
 
 lint: .venv/dev ## format, style, import contracts
@@ -37,6 +37,9 @@ servers: .venv/dev ## build etcd, etcdctl, kine and the checkers for the tests
 
 databases: .venv/dev ## install the database servers of the tests (as root, on Debian)
 	$(PY) -m tests.tools.databases >/dev/null
+
+docker: .venv/dev ## find a Docker engine, or install one for the tests (as root, on Debian)
+	$(PY) -m tests.tools.docker >/dev/null
 
 kube: .venv/dev ## obtain the Kubernetes binaries
 	$(PY) -m tests.tools.kube

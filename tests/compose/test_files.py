@@ -65,7 +65,7 @@ def own_flags() -> Mapping[str, dict[str, str]]:
 def test_a_component_runs_with_the_flags_that_byre_gives_it(component):
     service = load(COMPOSE / "control-plane.yaml")["services"][component]
     program, *arguments = service["command"]
-    wanted = own_flags()[component] | DIFFERENCES[component]
+    wanted = {**own_flags()[component], **DIFFERENCES[component]}
     assert program == component
     assert to_flags(arguments) == {
         name: value for name, value in wanted.items() if value is not None
