@@ -6,13 +6,13 @@ so a tail read that delivers an own batch before its reply came back changes not
 
 On a shared database every look at the log is an inclusive tail: it verifies the commit at this
 server's own position (log.md A2), and it is the one place that decides whether the database can be
-reached. While it cannot, `follow` tries with growing pauses and everybody else is refused at once.
+reached. While it cannot, follower.py tries with growing pauses, and everybody else is refused at
+once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 
@@ -20,7 +20,6 @@ from datastore.shim.backends.api import (
     Alarm,
     Backend,
     BackendError,
-    Closeable,
     Commit,
     Corrupt,
     Diverged,
@@ -53,15 +52,10 @@ Ts = TypeVarTuple("Ts")
 
 TAIL_ROWS: Final = 1000
 VALUES_PAGE: Final = 1000
-POLL_SECONDS: Final = 0.05
-"""Between two looks at the log without a hint: the most by which others' commits are late."""
-BUSY_POLL_SECONDS: Final = 0.01
-"""The same while others have committed within `CONTENTION_SECONDS`."""
 CONTENTION_SECONDS: Final = 1.0
 """How long others count as busy after a commit of theirs."""
 ANSWER_SECONDS: Final = 6.0
 """Above the timeouts of the backends: without an answer for so long the database is away."""
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class Publisher(Protocol):
@@ -102,7 +96,8 @@ class Replica:
         self._publisher: Publisher | None = None
         self._suspect = False
         self._closing = False
-        self._wake = asyncio.Event()
+        self.wake = asyncio.Event()
+        """Set when it is time for a look at the log."""
         self._catching_up = asyncio.Lock()
         self._next_look: asyncio.Future[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
@@ -164,6 +159,8 @@ class Replica:
                 alarms = await self._read(self.backend.alarms)
             if commit.change <= self.position.change:  # applied by the writer meanwhile
                 continue
+            if commit.change > self.position.change + 1:  # its predecessors' rows are pruned
+                return False
             self.apply(commit, self._to_applied(commit, rows, tail.head, leases, alarms))
             if commit.batch != self.appending:
                 self.foreign_at = asyncio.get_running_loop().time()
@@ -202,7 +199,7 @@ class Replica:
             self.health.away(reason)
             return
         self._suspect = True
-        self._wake.set()
+        self.wake.set()
 
     async def trust(self) -> None:
         """Verify the position, if the database may be another one now. As `read_index`."""
@@ -219,7 +216,7 @@ class Replica:
     async def read_index(self) -> None:
         """Wait until everything committed before the call is applied. Raises as `catch_up`.
 
-        While the database is away nobody waits: `follow` finds out when it is back.
+        While the database is away nobody waits: `follower.follow` finds out when it is back.
         """
         if not self.shared:
             return
@@ -246,26 +243,6 @@ class Replica:
     async def history(self, first: int, last: int, limit: int) -> Page:
         """Return stored rows of a range of revisions."""
         return await self._read(self.backend.history, first, last, limit)
-
-    async def follow(self) -> None:
-        """Apply foreign commits for ever, woken by the backend's hint or by a poll."""
-        if not self.shared:
-            return
-        hint = await self._listen()
-        pause = 0.0
-        try:
-            while True:
-                await self._rest(pause or self._poll_seconds(hinted=hint is not None))
-                try:
-                    await self.catch_up()
-                except (NoLeader, CorruptStore):
-                    grown = min(max(2 * pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-                    pause = grown * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                else:
-                    pause = 0.0
-        finally:
-            if hint is not None:
-                hint.close()
 
     async def close(self) -> None:
         """End reads under way, a load too, then the backend and the lanes."""
@@ -325,6 +302,10 @@ class Replica:
                 self._suspect = True
                 self.health.away(str(error))
                 _settle(waiters, NoLeader(str(error)))
+            except Exception as error:
+                self.health.fail(f"a look at the log failed: {error!r}")
+                _settle(waiters, CorruptStore(self.health.reason))
+                raise
             else:
                 if suspected:
                     self._suspect = False
@@ -379,28 +360,6 @@ class Replica:
         reason = f"row {to_revision(row)} is missing from the log though nothing pruned it"
         self.health.fail(reason)
         raise CorruptStore(reason)
-
-    async def _listen(self) -> Closeable | None:
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(self._wake.set)
-
-        try:
-            return await self.lanes.upkeep(self.backend.listen, wake)
-        except BackendError:
-            return None  # hints are an economy
-
-    def _poll_seconds(self, *, hinted: bool) -> float:
-        return BUSY_POLL_SECONDS if self.contended and not hinted else POLL_SECONDS
-
-    async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        self._wake.clear()
 
 
 def _settle(waiters: asyncio.Future[None], error: Exception | None) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from datastore.shim.backends.api import Backend, Member
 from datastore.shim.errors import Stopped
 from datastore.shim.expirer import Expirer
+from datastore.shim.follower import follow
 from datastore.shim.health import Health
 from datastore.shim.http import Checks, HttpServer, Pages
 from datastore.shim.lanes import thread_lanes
@@ -175,7 +176,7 @@ class Shim:
         HealthService(desk)
         self._metrics.show(self)
         self._run(
-            replica.follow(),
+            follow(replica),
             writer.run(),
             self.hub.run(),
             quota.run(),

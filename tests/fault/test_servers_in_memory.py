@@ -269,6 +269,26 @@ def test_a_turn_that_is_not_given_stops_nobody_from_writing() -> None:
     _run(scenario)
 
 
+def test_a_server_that_slept_until_the_commits_after_its_own_were_forgotten_loads_again() -> None:
+    async def scenario() -> None:
+        log = Log(clock=lambda: asyncio.get_running_loop().time(), cluster_id=7, commits_kept=10)
+        slow, quick = await _started(log, 2)
+        await quick.write(Put(b"k", b"first"))
+        await settled(log, slow, quick)
+        slow._tasks[1].cancel()  # it no longer follows by itself
+        for n in range(50):
+            await quick.write(Put(b"k", b"%d" % n))
+        log.prune(log.head.pruned, ())
+        assert slow.replica.position.change + 1 not in log.commits
+        await slow.replica.catch_up()
+        assert slow.recorder.resets == 1
+        assert slow.replica.position == quick.replica.position
+        slow._tasks.pop(1)
+        await _stop(slow, quick)
+
+    _run(scenario)
+
+
 def test_a_stale_read_whose_value_was_pruned_is_answered_from_a_later_state() -> None:
     async def scenario() -> None:
         log = _log()

@@ -19,6 +19,7 @@ from typing import TypeVar, TypeVarTuple
 from datastore.shim.backends.api import Member, to_revision
 from datastore.shim.backends.memory import Faults, Log, MemoryBackend
 from datastore.shim.expirer import Expirer
+from datastore.shim.follower import follow
 from datastore.shim.health import Health
 from datastore.shim.lanes import Lanes
 from datastore.shim.members import Members
@@ -145,7 +146,7 @@ class Server:
     async def start(self, *, upkeep: bool = False) -> None:
         await self.replica.start()
         self.replica.attach(self.recorder)
-        runs = [self.writer.run(), self.replica.follow()]
+        runs = [self.writer.run(), follow(self.replica)]
         if upkeep:
             runs += [self.expirer.run(), self.pruner.run(), self.members.run()]
         self._tasks = [asyncio.create_task(run) for run in runs]
