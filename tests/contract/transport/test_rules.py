@@ -148,7 +148,9 @@ def test_with_an_encoding_a_message_may_be_plain_all_the_same(client):
     assert client.call("Echo", b"x", ("grpc-encoding", "gzip")).message == b"x"
 
 
-@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"x" * 1000)[:-12]])
+@pytest.mark.parametrize(
+    "body", [b"not gzip", gzip.compress(b"x" * 1000)[:-12]], ids=["not gzip", "cut off"]
+)
 def test_what_cannot_be_decompressed_is_internal(client, body):
     stream = client.open("Echo", ("grpc-encoding", "gzip"))
     client.data(stream, message(body, 1), end=True)
@@ -171,7 +173,9 @@ def test_a_message_of_4_gib_is_refused_from_its_first_bytes(client):
 
 @ONLY_OURS
 @pytest.mark.parametrize("method", ["Echo", "Mirror"], ids=["unary", "stream"])
-@pytest.mark.parametrize("body", [b"\0", b"\0\0\0\0", b"\0\0\0\0\5four"])
+@pytest.mark.parametrize(
+    "body", [b"\0", b"\0\0\0\0", b"\0\0\0\0\5four"], ids=["flag", "prefix", "body"]
+)
 def test_a_message_that_is_cut_off_is_internal(client, method, body):
     stream = client.open(method)
     client.data(stream, body, end=True)
@@ -179,7 +183,11 @@ def test_a_message_that_is_cut_off_is_internal(client, method, body):
 
 
 @ONLY_OURS
-@pytest.mark.parametrize("body", [b"", message(b"1") + message(b"2"), message(b"1") + b"\0"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", message(b"1") + message(b"2"), message(b"1") + b"\0"],
+    ids=["none", "two", "more"],
+)
 def test_a_unary_call_has_one_message(client, body):
     stream = client.open("Echo")
     client.data(stream, body, end=True)
