@@ -78,11 +78,12 @@ def load(path: Path | None, *, optional: bool = False) -> Config:
         problem = Problem("", "", f"is not UTF-8 text: byte {error.start} does not fit")
         raise ConfigError(str(path), [problem]) from None
     config = parse(text, str(path), directory=path.absolute().parent)
-    source = config.spec.storage.kine.data_source
-    if is_public and source and source.has_password:
+    kine = config.spec.storage.kine
+    sources = [one for one in (kine.data_source, kine.listen_data_source) if one]
+    if is_public and any(source.has_password for source in sources):
         logger.warning(
             "the configuration file holds a password and every user can read it",
-            extra={"file": str(path), "advice": f"chmod 600 {path}, or use dataSourceFile"},
+            extra={"file": str(path), "advice": f"chmod 600 {path}, or use passwordFile"},
         )
     return config
 

@@ -15,6 +15,8 @@ SOCKET_PATH_BYTES = 107
 """What Linux holds in sockaddr_un.sun_path, without the closing zero."""
 
 PRIVATE = 0o700
+PASSAGE = 0o711
+"""Of a directory that another user has to pass through, and sees nothing in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def open_passage(directories: Iterable[Path]) -> None:
     """Let other users pass through directories, to what is theirs; they see nothing on the way."""
     for directory in directories:
         try:
-            directory.chmod(directory.stat().st_mode & 0o777 | 0o011)
+            directory.chmod(directory.stat().st_mode & 0o777 | PASSAGE)
         except OSError as error:
             raise UnusablePath(directory, _reason(error)) from error
 

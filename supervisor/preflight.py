@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from datastore.errors import UnusablePath
-from datastore.paths import Paths, make_directory
+from datastore.paths import PASSAGE, PRIVATE, Paths, make_directory
 from supervisor.plan import Listener
 
 LOCK = "byre.lock"
@@ -61,7 +61,9 @@ def check_directories(paths: Paths) -> list[str]:
     problems = []
     for directory in (paths.data_dir, paths.run_dir):
         try:
-            make_directory(directory)
+            # The datastore's user may be at work behind a passage, for a byre that runs.
+            is_passage = directory.is_dir() and directory.stat().st_mode & 0o777 == PASSAGE
+            make_directory(directory, PASSAGE if is_passage else PRIVATE)
         except UnusablePath as error:
             problems.append(str(error))
     return problems

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datastore.errors import UnusablePath
-from datastore.paths import Paths, make_directory, socket_url
+from datastore.paths import Paths, make_directory, open_passage, socket_url
 
 
 def test_root_uses_the_system_s_directories() -> None:
@@ -84,3 +84,16 @@ def test_the_longest_socket_path_that_fits() -> None:
 def test_bytes_count_not_characters() -> None:
     with pytest.raises(UnusablePath, match="this one has 109"):
         socket_url(Path(os.fsdecode("/" + "é" * 54)))
+
+
+def test_a_passage_lets_others_through_and_shows_nothing(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "data", tmp_path / "run", tmp_path, tmp_path / "byre.yaml")
+    for directory in paths.passages:
+        make_directory(directory)
+    open_passage(paths.passages)
+    assert {path.stat().st_mode & 0o777 for path in paths.passages} == {0o711}
+
+
+def test_the_directory_above_all_run_directories_is_a_passage_too() -> None:
+    assert Paths.default(Path("/a"), uid=0).passages[1] == Path("/run/byre")
+    assert len(Paths.default(uid=0).passages) == 2

@@ -77,3 +77,14 @@ def test_a_file_in_the_place_of_a_directory_is_a_problem(tmp_path: Path, name: s
     paths = Paths(tmp_path / "data", tmp_path / "run", tmp_path, tmp_path / "byre.yaml")
     (problem,) = check_directories(paths)
     assert str(tmp_path / name) in problem
+
+
+def test_a_passage_for_the_datastore_s_user_stays_open(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "data", tmp_path / "run", tmp_path, tmp_path / "byre.yaml")
+    assert check_directories(paths) == []
+    assert paths.data_dir.stat().st_mode & 0o777 == 0o700
+    paths.data_dir.chmod(0o711)
+    paths.run_dir.chmod(0o755)
+    assert check_directories(paths) == []
+    assert paths.data_dir.stat().st_mode & 0o777 == 0o711
+    assert paths.run_dir.stat().st_mode & 0o777 == 0o700
