@@ -1,7 +1,8 @@
 """Threads for calls to a backend: the one module of the shim that has any.
 
-Four lanes, because a long list must not delay a commit: appends, head and tail reads, reads of
-rows, and upkeep. Each runs one call at a time, in order.
+Several lanes, because a long list must not delay a commit, nor a long clean-up a keepalive:
+appends; head and tail reads; reads of rows; leases and members; pruning, sizes and
+defragmentation. Each runs one call at a time, in order.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Lanes(NamedTuple):
     head: Lane
     read: Lane
     upkeep: Lane
+    chores: Lane
 
     def close(self) -> None:
         """Stop all lanes."""
@@ -56,5 +58,5 @@ class Lanes(NamedTuple):
 
 
 def thread_lanes() -> Lanes:
-    """Return four lanes, each with a thread of its own."""
+    """Return all lanes, each with a thread of its own."""
     return Lanes(*(ThreadLane(f"byre-{name}") for name in Lanes._fields))

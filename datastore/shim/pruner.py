@@ -49,7 +49,8 @@ class Pruner:
             try:
                 await self._tick()
             except (BackendError, NoLeader) as error:
-                log.warning("old revisions cannot be pruned now: %s", error)
+                if self._replica.health.serving:
+                    log.warning("old revisions cannot be pruned now: %s", error)
 
     async def physical(self) -> None:
         """Return when nothing below the compacted revision of this moment is left on disk.
@@ -96,6 +97,6 @@ class Pruner:
             while self._rows:
                 # In steps: keepalives and heartbeats go between.
                 chunk = self._rows[:CHUNK_ROWS]
-                await replica.lanes.upkeep(replica.backend.prune, revision, chunk)
+                await replica.lanes.chores(replica.backend.prune, revision, chunk)
                 del self._rows[:CHUNK_ROWS]
             self._pruned = max(self._pruned, revision)

@@ -128,8 +128,7 @@ class Server:
         self, log: Log, rng: random.Random, faults: Faults | None = None, *, longest: float = 0.01
     ) -> None:
         self.backend = MemoryBackend(log, faults, shared=True, inline=False)
-        append, head, read, upkeep = (DrawnLane(rng, log, longest) for _ in range(4))
-        lanes = Lanes(append, head, read, upkeep)
+        lanes = Lanes(*(DrawnLane(rng, log, longest) for _ in Lanes._fields))
         self.health = Health()
         self.replica = Replica(self.backend, lanes, self.health, cache_bytes=1 << 20)
         self.recorder = Recorder()

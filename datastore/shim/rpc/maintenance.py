@@ -129,7 +129,7 @@ class MaintenanceService:
 
     async def defragment(self, call: Call, body: bytes) -> bytes:
         """Give unused space back; as in etcd, the answer is empty."""
-        await self._replica.lanes.upkeep(self._replica.backend.defragment)
+        await self._replica.lanes.chores(self._replica.backend.defragment)
         return b""
 
     async def hash_kv(self, call: Call, body: bytes) -> bytes:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 NOSPACE: Final = 1
 MEASURE_SECONDS: Final = 2.0
+SERVER_MEASURE_SECONDS: Final = 30.0
+"""The same on a database server, which has to look at its tables for it."""
 
 
 class Quota:
@@ -71,7 +73,7 @@ class Quota:
     async def measure(self) -> None:
         """Look how large the database is. Raises Unavailable."""
         self._written = 0
-        self.size = size = await self._replica.lanes.upkeep(self._replica.backend.size)
+        self.size = size = await self._replica.lanes.chores(self._replica.backend.size)
         room = self.limit - size.total if self.limit > 0 else sys.maxsize
         self._room = room if size.spare is None else min(room, size.spare)
         self._tell(is_full=size.spare is not None and size.spare <= 0)
@@ -92,9 +94,12 @@ class Quota:
         """Keep the size known, for ever; so a file that was replaced is noticed as well."""
         while True:
             try:
+                self._replica.check_reachable()
                 await self.measure()
             except (Corrupt, Diverged) as error:
                 self._replica.health.fail(str(error))
             except (BackendError, ShimError) as error:
-                log.warning("the database's size is not known", extra={"reason": str(error)})
-            await asyncio.sleep(MEASURE_SECONDS)
+                if self._replica.health.serving:
+                    log.warning("the database's size is not known", extra={"reason": str(error)})
+            shared = self._replica.shared
+            await asyncio.sleep(SERVER_MEASURE_SECONDS if shared else MEASURE_SECONDS)
