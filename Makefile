@@ -15,7 +15,7 @@ test: lint types proto-check servers databases docker kube ## everything a commi
 	$(PYTEST) -n 2 --dist loadgroup -m "not soak"
 
 soak: servers databases docker kube ## what takes too long for every commit
-	HYPOTHESIS_PROFILE=soak $(PYTEST) -m soak --timeout 3600
+	HYPOTHESIS_PROFILE=soak $(PYTEST) -n 2 --dist loadgroup -m soak --timeout 3600
 
 lint: .venv/dev ## format, style, import contracts
 	.venv/bin/ruff format --check .

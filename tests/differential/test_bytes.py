@@ -97,4 +97,4 @@ def test_damaged_requests_have_the_same_answers(pair):
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_many_damaged_requests_have_the_same_answers(pair):
-    run(pair, examples=20_000)
+    run(pair, examples=10_000)
