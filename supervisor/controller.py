@@ -20,7 +20,7 @@ from datastore.sql import forget_positions
 from supervisor.binaries import Binaries, BinaryError
 from supervisor.certificates import ensure_cluster_pki
 from supervisor.child import SystemSpawner
-from supervisor.errors import ForeignStore, PreflightFailed, StartFailed
+from supervisor.errors import PreflightFailed, StartFailed
 from supervisor.identity import IdentityGuard
 from supervisor.orphans import Orphan, end_orphans, find_orphans
 from supervisor.place import log_dir, owner, socket_path
@@ -169,7 +169,10 @@ async def _live(
             return
         await starting
         on_ready(plan.api_url)
-        async with _background(_remember(plan, guard)):
+        async with _background(_remember(runtime, guard)) as remembering:
+            await asyncio.wait({asked, remembering}, return_when=asyncio.FIRST_COMPLETED)
+            if remembering.done():
+                await remembering  # raises: nothing may go on with another store
             logger.info("stopping after %s", (await asked).name)
         await _note(plan, guard)
 
@@ -205,10 +208,14 @@ async def _identify(plan: Plan, guard: IdentityGuard, *, adopt: bool) -> None:
     guard.remember(identity)
 
 
-async def _remember(plan: Plan, guard: IdentityGuard) -> None:
+async def _remember(runtime: Runtime, guard: IdentityGuard) -> None:
+    """Keep the store in mind; raises ForeignStore when it is another one, or has lost data."""
     while True:
-        await asyncio.sleep(REMEMBER_SECONDS)
-        await _note(plan, guard)
+        await _note(runtime.plan, guard)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REMEMBER_SECONDS):
+                await runtime.store_restarted.wait()
+        runtime.store_restarted.clear()
 
 
 async def _note(plan: Plan, guard: IdentityGuard) -> None:
@@ -217,8 +224,6 @@ async def _note(plan: Plan, guard: IdentityGuard) -> None:
         guard.check(identity)
     except NotReady as error:
         logger.debug("cannot ask the datastore who it is: %s", error)
-    except ForeignStore as error:
-        logger.error("%s", error)  # noqa: TRY400 (a traceback says nothing more)
     else:
         guard.remember(identity)
 

@@ -12,7 +12,7 @@ from datastore.paths import Paths
 from datastore.registry import Datastore
 from datastore.resolve import resolve
 from datastore.schema import Config
-from supervisor import apiserver, controllermanager, scheduler
+from supervisor import apiserver, controllers
 from supervisor.certificates import ClusterPki, api_url
 
 
@@ -46,7 +46,7 @@ def component_names(datastore: Datastore, *, single: bool) -> Sequence[str]:
     Controllers that share a store are equals: each runs everything, and leaders are elected.
     """
     if single or datastore.shared:
-        return (apiserver.NAME, controllermanager.NAME, scheduler.NAME)
+        return (apiserver.NAME, controllers.CONTROLLER_MANAGER, controllers.SCHEDULER)
     return (apiserver.NAME,)
 
 
@@ -68,12 +68,14 @@ def make_plan(
         apiserver.describe_apiserver(config, datastore.endpoint, pki, binary(apiserver.NAME))
     ]
     elects = datastore.shared
-    if controllermanager.NAME in component_names(datastore, single=single):
+    if controllers.CONTROLLER_MANAGER in component_names(datastore, single=single):
         components += [
-            controllermanager.describe_controller_manager(
-                config, pki, binary(controllermanager.NAME), elects=elects
+            controllers.describe_controller_manager(
+                config, pki, binary(controllers.CONTROLLER_MANAGER), elects=elects
             ),
-            scheduler.describe_scheduler(config, pki, binary(scheduler.NAME), elects=elects),
+            controllers.describe_scheduler(
+                config, pki, binary(controllers.SCHEDULER), elects=elects
+            ),
         ]
     return Plan(datastore, tuple(datastore.processes()), tuple(components), api_url(config))
 

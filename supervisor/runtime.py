@@ -72,6 +72,8 @@ class Runtime:
     ) -> None:
         self.plan = plan
         self.store_reason = "not asked yet"
+        self.store_restarted = asyncio.Event()
+        """Set when a process of the store serves again after it ended."""
         self._clock = clock
         self._probe = probe
         self._pace = pace or Pace()
@@ -251,7 +253,10 @@ class Runtime:
     def _on_change(self, child: Child, event: Event) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-        if child.state is State.BACKOFF and child.last_exit:
+        if event is Event.READY and child.restarts:
+            if any(supervised.child is child for supervised in self.stores):
+                self.store_restarted.set()
+        elif child.state is State.BACKOFF and child.last_exit:
             kind = "keeps ending" if child.is_crash_loop else "ended"
             logger.warning("%s %s: %s", child.spec.name, kind, child.last_exit.reason)
         elif event is Event.BACKOFF_ELAPSED and child.state is State.STARTING:

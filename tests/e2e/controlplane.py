@@ -120,6 +120,11 @@ class ControlPlane:
         self._byre.send_signal(number)
         return self._byre.wait(120)
 
+    def wait(self) -> int:
+        """Wait until byre ends by itself; return the exit status."""
+        assert self._byre is not None
+        return self._byre.wait(120)
+
     def stop(self) -> int:
         """Stop in order."""
         return self.signal(signal.SIGTERM)

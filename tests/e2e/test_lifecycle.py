@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ import yaml
 from supervisor.orphans import Orphan, find_orphans
 from supervisor.plan import Listener
 from supervisor.preflight import check_ports
-from tests.e2e.controlplane import ControlPlane, byre
-from tests.support.running import eventually
+from tests.e2e.controlplane import READY_SECONDS, ControlPlane, byre
+from tests.support.running import eventually, free_port
+from tests.support.servers import Binaries
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
@@ -137,3 +139,28 @@ def test_another_store_is_refused_until_it_is_adopted(
     assert_nothing_is_left(plane)
     plane.start("--adopt-datastore")
     plane.await_ready()
+
+
+def test_a_store_that_has_lost_its_data_stops_everything(
+    make_plane: Callable[..., ControlPlane], binaries: Binaries
+) -> None:
+    urls = {
+        "listen-client-urls": f"https://127.0.0.1:{free_port()}",
+        "listen-peer-urls": f"https://127.0.0.1:{free_port()}",
+    }
+    etcd = {"binary": str(binaries.etcd), "extraArgs": urls}
+    plane = make_plane({"type": "etcd", "etcd": etcd})
+    lines = plane.launch()
+    while (line := lines.get(timeout=READY_SECONDS)) is not None:
+        if line.startswith("control plane ready"):
+            break
+    pid = plane.process("etcd")["pid"]
+    shutil.rmtree(plane.data_dir / "etcd")
+    os.kill(pid, signal.SIGKILL)
+    for line in iter(lambda: lines.get(timeout=READY_SECONDS), None):
+        if line.startswith("byre: the datastore has lost data"):
+            break
+    else:
+        pytest.fail("byre went on")
+    assert plane.wait() == 8
+    assert_nothing_is_left(plane)
