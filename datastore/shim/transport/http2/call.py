@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,8 @@ from datastore.shim.transport.http2.shared import unexpected
 if TYPE_CHECKING:
     from datastore.shim.transport.http2.connection import Connection
 
+log = logging.getLogger(__name__)
+
 NO_SLOT: Final = -1
 _HTTP_TEXTS: Final = {
     405: b"gRPC requests are POST\n",
@@ -23,6 +26,8 @@ _HTTP_TEXTS: Final = {
 }
 HELD_LIMIT: Final = 128 << 20
 """Bytes of requests under way, of one connection."""
+HELD_LIMIT_OF_ALL: Final = 512 << 20
+"""The same of all connections."""
 
 
 class Rpc:
@@ -190,12 +195,17 @@ class Rpc:
         if self.slot != NO_SLOT:
             self.connection.shared.deadlines.remove(self)
         if self.held:
-            self.connection.held -= self.held
-            self.held = 0
+            self.hold(-self.held)
         if self._callbacks is not None:
-            callbacks, self._callbacks = self._callbacks, None
-            for callback in callbacks:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        callbacks, self._callbacks = self._callbacks or (), None
+        for callback in callbacks:
+            try:
                 callback()
+            except Exception:
+                log.exception("end of a call cannot be told", extra={"path": self.head.path})
 
     def hold(self, size: int) -> None:
         """Count bytes that wait here, or with a negative size wait no more.
@@ -203,10 +213,13 @@ class Rpc:
         Raises:
             RpcError: the client has too much under way.
         """
+        connection = self.connection
+        ledger = connection.shared.ledger
         self.held += size
-        self.connection.held += size
-        if size > 0 and self.connection.held > HELD_LIMIT:
-            raise RpcError(Code.RESOURCE_EXHAUSTED, "the connection has too much under way")
+        connection.held += size
+        ledger.held += size
+        if size > 0 and (connection.held > HELD_LIMIT or ledger.held > HELD_LIMIT_OF_ALL):
+            raise RpcError(Code.RESOURCE_EXHAUSTED, "grpc: too much is under way")
 
     def enter(self) -> bool:
         """Begin the task of the call; return whether there is still something to do.

@@ -20,6 +20,8 @@ from datastore.shim.transport.http2.unary import UnaryCall
 
 log = logging.getLogger(__name__)
 
+BACKLOG_LIMIT: Final = 16 << 20
+"""Bytes of requests that may wait until earlier answers have been read."""
 _LARGE_READ: Final = 64 << 10
 MAX_HEADER_LIST: Final = 16_384
 _LINGER_SECONDS: Final = 0.5
@@ -186,9 +188,16 @@ class Connection(asyncio.Protocol):
 
     def _postpone(self, call: UnaryCall, request: bytes) -> None:
         """Let a request wait until the client has taken earlier answers."""
-        if call.stream_id not in self.calls:
-            self.calls[call.stream_id] = call
-            call.open()
+        try:
+            if self.held > BACKLOG_LIMIT:
+                raise _too_much()
+            if call.stream_id not in self.calls:
+                self.calls[call.stream_id] = call
+                call.open()
+                call.hold(len(request))
+        except RpcError as error:
+            call.refuse(error)
+            return
         self._backlog.append((call, request))
         self.sender.choke()
 
@@ -335,3 +344,7 @@ class Connection(asyncio.Protocol):
     def unwritten(self) -> int:
         """Return the bytes that the socket has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+
+def _too_much() -> RpcError:
+    return RpcError(Code.RESOURCE_EXHAUSTED, "grpc: earlier answers wait to be read")

@@ -52,11 +52,12 @@ class Flow:
 
 
 class Ledger:
-    """Bytes of all connections together: what waits, what was sent, what was received."""
+    """Bytes of all connections: answers and requests that wait, what was sent and received."""
 
-    __slots__ = ("pending", "received", "sent")
+    __slots__ = ("held", "pending", "received", "sent")
 
     def __init__(self) -> None:
         self.pending = 0
+        self.held = 0
         self.received = 0
         self.sent = 0

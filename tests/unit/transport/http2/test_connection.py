@@ -8,6 +8,7 @@ import pytest
 
 from datastore.shim.transport.api import Call, Code, Later, Limits, RpcError
 from datastore.shim.transport.http2 import frames, keepalive
+from datastore.shim.transport.http2.connection import BACKLOG_LIMIT
 from datastore.shim.transport.http2.headers import Methods
 from datastore.shim.transport.http2.keepalive import Sweeper
 from datastore.shim.transport.http2.outbound import PENDING_LIMIT
@@ -159,6 +160,43 @@ async def test_who_does_not_take_large_answers_gets_no_more_of_them(
     await pair.turns(lambda: not pair.connection.calls)
     assert handlers.calls == 5
     assert pair.shared.ledger.pending == 0
+
+
+async def test_requests_that_wait_for_earlier_answers_are_bounded(
+    pair: Pair, handlers: Handlers
+) -> None:
+    pair.call(BIG, b"")
+    pair.heard()
+    body = bytes(16_000)
+    fitting = BACKLOG_LIMIT // len(body) + 1
+    for _ in range(fitting):
+        pair.call(ECHO, body)
+    assert kinds(pair.heard()) == [frames.WINDOW_UPDATE]
+    pair.call(ECHO, body)
+    ((kind, _, _, block),) = pair.heard()
+    assert kind == frames.HEADERS
+    assert b"grpc-status\x018" in block
+    pair.connection.connection_lost(None)
+    assert pair.shared.ledger.held == 0
+
+
+async def test_a_callback_that_fails_does_not_keep_others_from_being_told(
+    pair: Pair, handlers: Handlers, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    def both(call: Call, body: bytes) -> Later:
+        call.on_done(broken)
+        return handlers.answer_later(call, body)
+
+    handlers.unary[LATER] = both
+    pair.call(LATER, b"")
+    handlers.later[0].answer(b"x")
+    await asyncio.sleep(0)
+    assert kinds(pair.heard()) == [frames.HEADERS, frames.DATA, frames.HEADERS]
+    assert handlers.seen == ["done"]
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_messages_taken_open_the_window_again(pair: Pair, handlers: Handlers) -> None:
