@@ -40,6 +40,10 @@ class MissingServer(Exception):
 
 def find(name: str) -> Path | None:
     """Return a program of a database server, or None."""
+    if ready := os.environ.get("BYRE_TEST_BIN"):
+        candidate = Path(ready, name)
+        if os.access(candidate, os.X_OK):
+            return candidate
     for folder in sorted(Path("/").glob(PROGRAMS[name].folders[1:]), key=_version, reverse=True):
         if os.access(folder / name, os.X_OK):
             return folder / name
