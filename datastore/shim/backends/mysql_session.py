@@ -200,6 +200,8 @@ class MysqlDriver:
             "innodb_lock_wait_timeout": lock,
             "lock_wait_timeout": lock,
             "completion_type": 0,
+            # The driver asks for it only where the greeting, before init_connect, had it off.
+            "autocommit": 1,
             "sql_select_limit": "DEFAULT",
             "sql_safe_updates": 0,
         }
