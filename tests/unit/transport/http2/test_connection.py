@@ -171,10 +171,9 @@ async def test_requests_that_wait_for_earlier_answers_are_bounded(
     fitting = BACKLOG_LIMIT // len(body) + 1
     for _ in range(fitting):
         pair.call(ECHO, body)
-    assert kinds(pair.heard()) == [frames.WINDOW_UPDATE]
+    assert frames.HEADERS not in kinds(pair.heard())
     pair.call(ECHO, body)
-    ((kind, _, _, block),) = pair.heard()
-    assert kind == frames.HEADERS
+    (block,) = (payload for kind, _, _, payload in pair.heard() if kind == frames.HEADERS)
     assert b"grpc-status\x018" in block
     pair.connection.connection_lost(None)
     assert pair.shared.ledger.held == 0
