@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from tests.support.running import eventually, free_port
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 300.0
+PATIENCE_SECONDS = 120.0
 BYRE = (sys.executable, "-P", "-m", "supervisor.cli")
 
 
@@ -58,6 +60,23 @@ def write_config(path: Path, storage: Mapping[str, Any], **api: Any) -> int:
     }
     path.write_text(yaml.safe_dump({"spec": spec}))
     return port
+
+
+class Patient(httpx.HTTPTransport):
+    """Asks again where the API server asks for it, as Kubernetes' own clients do.
+
+    Until it has read its store again after a start or a crash of the store, lists are refused.
+    """
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send until the answer is not to come again later."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or time.monotonic() > deadline:
+                return answer
+            answer.close()
+            time.sleep(0.2)
 
 
 class ControlPlane:
@@ -143,7 +162,9 @@ class ControlPlane:
             context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
             context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
             self._client = httpx.Client(
-                base_url=f"https://127.0.0.1:{self.port}", verify=context, timeout=60
+                base_url=f"https://127.0.0.1:{self.port}",
+                transport=Patient(verify=context),
+                timeout=120,
             )
         return self._client
 

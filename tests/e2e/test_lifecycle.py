@@ -65,7 +65,7 @@ def test_a_signal_while_starting_stops_everything(
 ) -> None:
     plane = make_plane({"type": "kine"})
     lines = plane.launch()
-    for line in iter(lambda: lines.get(timeout=120), None):
+    for line in iter(lambda: lines.get(timeout=READY_SECONDS), None):
         if "kube-apiserver is starting" in line:
             break
     assert plane.stop() == 0
