@@ -66,7 +66,7 @@ _OPTIONS: Final = (
     ("grpc-keepalive-min-time", "DURATION", "Shortest interval of a client's pings. [5s]"),
     ("grpc-keepalive-interval", "DURATION", "Between the server's pings. [2h]"),
     ("grpc-keepalive-timeout", "DURATION", "Until a ping without answer ends a connection. [20s]"),
-    ("transport", "NAME", "What speaks gRPC: grpcio or http2 (of our own). [grpcio]"),
+    ("transport", "NAME", "What speaks gRPC: http2 (of our own) or grpcio (grpc.aio). [http2]"),
     ("metrics", "KIND", "basic, or extensive with the time that each call took. [basic]"),
     ("log-level", "LEVEL", "debug, info, warn or error. [info]"),
     ("log-format", "FORMAT", "console or json. [console]"),

@@ -20,7 +20,7 @@ from datastore.shim.transport.certificates import find_fault
 DEFAULT_NAME: Final = "default"
 DEFAULT_QUOTA_BYTES: Final = 2 << 30
 ENVIRONMENT_VARIABLE: Final = "BYRE_DATASTORE"
-TRANSPORTS: Final = ("grpcio", "http2")
+TRANSPORTS: Final = ("http2", "grpcio")
 LOG_LEVELS: Final = ("debug", "info", "warn", "error")
 
 _SCHEMES: Final = ("http", "https", "unix", "unixs")
@@ -69,7 +69,7 @@ class ServeOptions:
     extensive_metrics: bool = False
     log_level: str = "info"
     log_json: bool = False
-    transport: str = "grpcio"
+    transport: str = "http2"
 
     @property
     def weakness(self) -> str:
@@ -230,7 +230,7 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
         extensive_metrics=parser.choice("metrics", "basic", ("basic", "extensive")) == "extensive",
         log_level=parser.choice("log-level", "info", LOG_LEVELS),
         log_json=parser.choice("log-format", "console", ("console", "json")) == "json",
-        transport=parser.choice("transport", "grpcio", TRANSPORTS),
+        transport=parser.choice("transport", "http2", TRANSPORTS),
     )
     _check_exposure(parser, options)
     if parser.problems:

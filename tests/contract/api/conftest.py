@@ -16,7 +16,9 @@ from tests.support.running import Listen, Server
 from tests.support.servers import Binaries
 from tests.support.shim import shim_on
 
-SERVERS = os.environ.get("BYRE_TEST_SERVERS", "etcd,memory,sqlite,postgresql,mariadb").split(",")
+SERVERS = os.environ.get(
+    "BYRE_TEST_SERVERS", "etcd,memory,memory-grpcio,sqlite,postgresql,mariadb"
+).split(",")
 Launch = Callable[..., Server]
 
 

@@ -85,7 +85,7 @@ async def test_the_revision_never_shrinks_when_the_newest_change_was_a_delete(fr
         last = (await client.delete(b"a", b"\0")).header.revision
         await client.compact(last, physical=True)
         assert await client.revision() == last
-        if fresh.name == "memory":
+        if fresh.name.startswith("memory"):
             return
     fresh.stop()
     fresh.start()

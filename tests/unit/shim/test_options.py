@@ -60,10 +60,10 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_a_transport_that_is_unknown_is_a_problem() -> None:
-    made = options(datastore=URL, listen_client_urls="unix:///s", transport="http2")
-    assert made.transport == "http2"
+    made = options(datastore=URL, listen_client_urls="unix:///s", transport="grpcio")
+    assert made.transport == "grpcio"
     (problem,) = problems(datastore=URL, listen_client_urls="unix:///s", transport="http3")
-    assert problem == "--transport: 'http3' is not one of grpcio, http2"
+    assert problem == "--transport: 'http3' is not one of http2, grpcio"
 
 
 def test_a_negative_quota_is_none_and_zero_is_etcds_default() -> None:
