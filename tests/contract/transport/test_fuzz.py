@@ -257,13 +257,13 @@ def fuzzed(tmp_path_factory):
 cuts = st.lists(st.integers(0, 3000), max_size=3)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(conversation=conversations(), cuts=cuts)
 def test_any_conversation_leaves_the_server_as_it_was(fuzzed, conversation, cuts):
     fuzzed.check(conversation, cuts)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(conversation=st.binary(max_size=300), begun=st.booleans())
 def test_any_octets_leave_the_server_as_it_was(fuzzed, conversation, begun):
     beginning = PREFACE + settings_frame() if begun else b""

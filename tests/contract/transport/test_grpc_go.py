@@ -104,16 +104,13 @@ def test_tls_without_a_good_certificate_is_no_connection(
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_calls_under_way_end_well_while_the_server_drains(
-    binaries: Binaries, tmp_path: Path, transport: str, secure: bool
+    binaries: Binaries, tmp_path: Path, secure: bool
 ):
+    """Not the oracle's part: its clients now and then hang on to a socket that nobody serves."""
     files = Certificates(tmp_path)
-    server = (
-        EchoServer(transport, tmp_path, "https://127.0.0.1:0", files.server)
-        if secure
-        else EchoServer(transport, tmp_path)
-    )
+    where: dict[str, Any] = {"listen": "https://127.0.0.1:0", "tls": files.server}
     arguments = files.client("alice") if secure else []
-    with server:
+    with EchoServer("http2", tmp_path, grace=60.0, **(where if secure else {})) as server:
         argv = [str(binaries.grpc_client), f"-target={server.target}", *arguments, "drain"]
         client = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -124,12 +121,9 @@ def test_calls_under_way_end_well_while_the_server_drains(
         output, errors = client.communicate("\n", timeout=CLIENT_SECONDS)
         assert client.returncode == 0, errors
         assert server.wait() == 0
-    lines = output.splitlines()
-    # The C core says CANCELLED at times.
-    lines = [line.replace("new call: Canceled", "new call: Unavailable") for line in lines]
-    stream = ["during", "half-close OK", '"half-closed"', "OK []"]
-    expected = ["OK"] * 20 + ["new call: Unavailable"] + (["OK", "OK", *stream]) * 10
-    assert [line.removeprefix("drain: ") for line in lines] == expected
+    stream = ["OK", "OK", "during", "half-close OK", '"half-closed"', "OK []"]
+    expected = ["OK"] * 20 + ["new call: Unavailable"] + stream * 10
+    assert [line.removeprefix("drain: ") for line in output.splitlines()] == expected
 
 
 class Certificates:
