@@ -331,7 +331,7 @@ def _be_patient(backend: PostgresqlBackend) -> None:
 
 def _is_synced(server: PostgresqlServer) -> bool:
     found = server.execute(
-        "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'WALSync' AND backend_type = %s",
+        "SELECT 1 FROM pg_stat_activity WHERE lower(wait_event) = 'walsync' AND backend_type = %s",
         ["client backend"],
     )
     return bool(found)
