@@ -13,7 +13,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,15 @@ import uvloop
 from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.options import ServeOptions
 from datastore.shim.server import Shim
-from datastore.shim.transport.api import Later, Limits, RpcError, Stream, TlsFiles, Unary
+from datastore.shim.transport.api import (
+    Http1Connection,
+    Later,
+    Limits,
+    RpcError,
+    Stream,
+    TlsFiles,
+    Unary,
+)
 
 TXN = "/etcdserverpb.KV/Txn"
 KEYS = 1000
@@ -36,6 +44,9 @@ class Handlers:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.methods: dict[str, Unary] = {}
+
+    def http1(self, make: Callable[[], Http1Connection]) -> None:
+        pass
 
     def unary(self, path: str, handler: Unary) -> None:
         self.methods[path] = handler

@@ -14,7 +14,7 @@ from datastore.endpoint import ClientTls, Endpoint
 from datastore.etcd.flags import Member, member_flags
 from datastore.pki import KeyPair
 from datastore.schema import Config
-from supervisor import apiserver, controllermanager, scheduler
+from supervisor import apiserver, controllers
 from supervisor.certificates import ClusterPki
 from tests.compose.stack import ROOT, STACKS
 
@@ -53,10 +53,10 @@ def own_flags() -> Mapping[str, dict[str, str]]:
     endpoint = Endpoint(("https://datastore:2379",), tls)
     specs = (
         apiserver.describe_apiserver(config, endpoint, pki, Path(apiserver.NAME)),
-        controllermanager.describe_controller_manager(
-            config, pki, Path(controllermanager.NAME), elects=False
+        controllers.describe_controller_manager(
+            config, pki, Path(controllers.CONTROLLER_MANAGER), elects=False
         ),
-        scheduler.describe_scheduler(config, pki, Path(scheduler.NAME), elects=False),
+        controllers.describe_scheduler(config, pki, Path(controllers.SCHEDULER), elects=False),
     )
     return {spec.name: to_flags(list(spec.argv[1:])) for spec in specs}
 
