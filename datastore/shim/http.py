@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -16,6 +16,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from datastore.shim.backends.api import BackendError
 from datastore.shim.errors import ShimError
@@ -25,7 +27,7 @@ from datastore.shim.mvcc.ops import Range
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.maintenance import Release
-from datastore.shim.transport.api import TlsFiles
+from datastore.shim.transport.api import Http1Connection, TlsFiles
 
 READ_SECONDS: Final = 5.0
 _ALARMS: Final = {1: "NOSPACE", 2: "CORRUPT"}
@@ -137,6 +139,7 @@ class HttpServer:
 
     def __init__(self, pages: Pages) -> None:
         self._application = pages.application()
+        self._lent = self._config()
         self._servers: list[_Embedded] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._paths: list[Path] = []
@@ -150,16 +153,7 @@ class HttpServer:
             listener = _bind_tcp(parts.hostname or "", parts.port or 0)
             url = f"{parts.scheme}://{_host(parts.hostname or '')}:{listener.getsockname()[1]}"
         secure = tls if parts.scheme.endswith("s") else None
-        config = uvicorn.Config(
-            self._application,
-            loop="none",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
+        config = self._config(
             ssl_certfile=secure.cert if secure else None,
             ssl_keyfile=secure.key if secure else None,
             ssl_ca_certs=str(secure.trusted_ca) if secure and secure.trusted_ca else None,
@@ -169,6 +163,24 @@ class HttpServer:
         self._servers.append(server)
         self._tasks.append(asyncio.create_task(server.serve([listener])))
         return url
+
+    def connect(self) -> Http1Connection:
+        """Return what serves the pages on a connection of another server's listener."""
+        return H11Protocol(self._lent, ServerState(), {})
+
+    def _config(self, **tls: Any) -> uvicorn.Config:
+        return uvicorn.Config(
+            self._application,
+            loop="none",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            **tls,
+        )
 
     async def stop(self) -> None:
         """Stop serving and take the sockets away."""

@@ -20,6 +20,7 @@ from datastore.shim.transport.certificates import find_fault
 DEFAULT_NAME: Final = "default"
 DEFAULT_QUOTA_BYTES: Final = 2 << 30
 ENVIRONMENT_VARIABLE: Final = "BYRE_DATASTORE"
+DEFAULT_TRANSPORT: Final = "http2"
 TRANSPORTS: Final = ("http2", "grpcio")
 LOG_LEVELS: Final = ("debug", "info", "warn", "error")
 
@@ -69,7 +70,7 @@ class ServeOptions:
     extensive_metrics: bool = False
     log_level: str = "info"
     log_json: bool = False
-    transport: str = "http2"
+    transport: str = DEFAULT_TRANSPORT
 
     @property
     def weakness(self) -> str:
@@ -230,7 +231,7 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
         extensive_metrics=parser.choice("metrics", "basic", ("basic", "extensive")) == "extensive",
         log_level=parser.choice("log-level", "info", LOG_LEVELS),
         log_json=parser.choice("log-format", "console", ("console", "json")) == "json",
-        transport=parser.choice("transport", "http2", TRANSPORTS),
+        transport=parser.choice("transport", DEFAULT_TRANSPORT, TRANSPORTS),
     )
     _check_exposure(parser, options)
     if parser.problems:

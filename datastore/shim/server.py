@@ -186,6 +186,7 @@ class Shim:
         )
         checks = Checks(self.health, replica, reader)
         self._http = HttpServer(Pages(checks, self._metrics, self.release))
+        transport.http1(self._http.connect)
         await self._bind(transport, self._http)
         advertised[:] = options.advertise_client_urls or self.urls
         self._run(members.run())

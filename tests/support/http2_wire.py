@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from datastore.shim.transport.api import Limits
+from datastore.shim.transport.api import Http1Connection, Limits
 from datastore.shim.transport.http2 import frames
 from datastore.shim.transport.http2.connection import Connection
 from datastore.shim.transport.http2.headers import Methods
@@ -81,10 +81,16 @@ class Wire:
 class Pair:
     """A connection and the client's side of it."""
 
-    def __init__(self, methods: Methods, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        limits: Limits | None = None,
+        http1: Callable[[], Http1Connection] | None = None,
+    ) -> None:
         self.wire = Wire()
         self.connections: set[Connection] = set()
         self.shared = Shared(limits or Limits(), methods)
+        self.shared.http1 = http1
         self.connection = Connection(self.shared, self.connections)
         self.connection.connection_made(self.wire)  # type: ignore[arg-type] # all that is used
         self.next_id = 1

@@ -6,6 +6,7 @@ once returns bytes, and no task is made for it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -177,8 +178,33 @@ class TlsFiles:
     require: bool = False
 
 
+class Http1Connection(Protocol):
+    """What speaks HTTP/1.1 on one connection; its methods are those of an asyncio.Protocol."""
+
+    def connection_made(self, transport: asyncio.Transport, /) -> None:
+        """Begin."""
+
+    def data_received(self, data: bytes, /) -> None:
+        """Take bytes."""
+
+    def pause_writing(self) -> None:
+        """Write less: the peer does not read."""
+
+    def resume_writing(self) -> None:
+        """Write on."""
+
+    def connection_lost(self, error: Exception | None, /) -> None:
+        """End."""
+
+    def shutdown(self) -> None:
+        """Close as soon as the answer under way is given."""
+
+
 class Transport(Protocol):
     """A server for RPCs of raw bytes."""
+
+    def http1(self, make: Callable[[], Http1Connection]) -> None:
+        """Have HTTP/1.1 served on the same ports, as etcd does, by a transport that can."""
 
     def unary(self, path: str, handler: Unary) -> None:
         """Serve a method with one request and one answer."""

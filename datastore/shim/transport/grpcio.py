@@ -14,7 +14,16 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from datastore.shim.transport.api import Code, Later, Limits, RpcError, Stream, TlsFiles, Unary
+from datastore.shim.transport.api import (
+    Code,
+    Http1Connection,
+    Later,
+    Limits,
+    RpcError,
+    Stream,
+    TlsFiles,
+    Unary,
+)
 from datastore.shim.transport.grpcio_call import GrpcioCall, StreamCall, check_size
 from datastore.shim.transport.grpcio_certificates import CertificateFiles
 
@@ -40,6 +49,9 @@ class GrpcioTransport:
         self._servers: list[grpc.aio.Server] = []
         self._sockets: list[Path] = []
         self._stats: Counter[str] = Counter(connections=0, streams=0, calls=0)
+
+    def http1(self, make: Callable[[], Http1Connection]) -> None:
+        """Leave it: the C core speaks nothing but HTTP/2."""
 
     def unary(self, path: str, handler: Unary) -> None:
         self._methods[path] = grpc.unary_unary_rpc_method_handler(self._serve_unary(path, handler))

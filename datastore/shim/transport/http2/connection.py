@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from typing import Final, cast
 
-from datastore.shim.transport.api import Code, Peer, RpcError
+from datastore.shim.transport.api import Code, Http1Connection, Peer, RpcError
 from datastore.shim.transport.http2 import frames, settings
 from datastore.shim.transport.http2.budget import Budget
 from datastore.shim.transport.http2.frames import ConnectionFault
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG_LIMIT: Final = 16 << 20
 """Bytes of requests that may wait until earlier answers have been read."""
+_PREFACE_BEGIN: Final = frames.PREFACE[:4]
 _LARGE_READ: Final = 64 << 10
 MAX_HEADER_LIST: Final = 16_384
 _LINGER_SECONDS: Final = 0.5
@@ -59,6 +60,8 @@ class Connection(asyncio.Protocol):
         self.draining = False
         self.last_id = 0
         self.cut: dict[int, bool] = {}
+        self._greeted = False
+        self._http1: Http1Connection | None = None
         self._yielded = False
         self._backlog: deque[tuple[UnaryCall, bytes]] = deque()
         self._skipped: deque[tuple[int, int]] = deque(maxlen=_GAPS)
@@ -82,6 +85,13 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
         shared.stats["connections"] += 1
         wire.set_write_buffer_limits(high=CONNECTION_HIGH)
+        # Who may speak HTTP/1.1 is not to hear HTTP/2 before it has said what it speaks.
+        if shared.http1 is None:
+            self._greet()
+
+    def _greet(self) -> None:
+        shared = self.shared
+        self._greeted = True
         ours = [
             (settings.MAX_CONCURRENT_STREAMS, shared.max_streams),
             (settings.INITIAL_WINDOW_SIZE, shared.stream_window),
@@ -95,6 +105,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Act on what came, and answer with one write. Hot."""
         if self.closing:
+            if self._http1 is not None:
+                self._http1.data_received(data)
+            return
+        if not self._greeted and self._choose(data):
             return
         self.heard = True
         self.shared.ledger.received += len(data)
@@ -111,6 +125,25 @@ class Connection(asyncio.Protocol):
         if self.receiver.more or len(data) >= _LARGE_READ:
             self._give_way()
 
+    def _choose(self, data: bytes) -> bool:
+        """Greet a client of HTTP/2, or hand the connection over; return whether it is."""
+        make = self.shared.http1
+        if make is None or _PREFACE_BEGIN.startswith(data[: len(_PREFACE_BEGIN)]):
+            self._greet()
+            return False
+        assert self._transport is not None
+        # For us the connection is over, but for looking after its end.
+        self.closing = True
+        self._http1 = make()
+        self._http1.connection_made(self._transport)
+        self._http1.data_received(data)
+        return True
+
+    @property
+    def is_http1(self) -> bool:
+        """Whether the connection has been handed over."""
+        return self._http1 is not None
+
     def _give_way(self) -> None:
         """Let the other connections have their turn: uvloop would read on from this one."""
         if not self._yielded and not self.closing:
@@ -126,10 +159,16 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take nothing more from a peer that does not take our answers."""
+        if self._http1 is not None:
+            self._http1.pause_writing()
+            return
         self.sender.pause()
         self._pause_reading()
 
     def resume_writing(self) -> None:
+        if self._http1 is not None:
+            self._http1.resume_writing()
+            return
         self.sender.resume()
         if self.receiver.more:
             self._give_way()
@@ -152,6 +191,9 @@ class Connection(asyncio.Protocol):
             self.shared.left.set()
         self.closing = True
         self._transport = None
+        if self._http1 is not None:
+            self._http1.connection_lost(error)
+            self._http1 = None
         self._abandon_calls()
         self._backlog.clear()
         self.sender.close()
@@ -311,6 +353,12 @@ class Connection(asyncio.Protocol):
 
     def announce_end(self) -> None:
         """Ask the client to begin no more calls; those on their way are served still."""
+        if self._http1 is not None:
+            self._http1.shutdown()
+            return
+        if not self._greeted:
+            self.close()
+            return
         self.sender.control(frames.goaway(frames.MAX_STREAM_ID, frames.NO_ERROR))
         self.sender.control(frames.ping(_DRAIN_PING))
 

@@ -19,6 +19,8 @@ _STALLS: Final = 6
 _WRITE_SECONDS: Final = 60.0
 """How long a peer may take nothing at all of what is written to it."""
 _CLOSE_SECONDS: Final = 10.0
+_HTTP1_SECONDS: Final = 60.0
+"""How long a connection of HTTP/1.1 may last, whatever happens on it."""
 
 
 class Watch:
@@ -81,7 +83,7 @@ class Sweeper:
 
     def _look_at_end(self, connection: Connection, watch: Watch, now: float) -> None:
         watch.closing_at = watch.closing_at or now
-        if now - watch.closing_at > _CLOSE_SECONDS:
+        if now - watch.closing_at > (_HTTP1_SECONDS if connection.is_http1 else _CLOSE_SECONDS):
             connection.abort()
 
     def _look_at_writing(self, connection: Connection, watch: Watch, now: float) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from datastore.shim.transport.api import Limits, Stream, TlsFiles, Unary
+from datastore.shim.transport.api import Http1Connection, Limits, Stream, TlsFiles, Unary
 from datastore.shim.transport.http2.connection import Connection
 from datastore.shim.transport.http2.headers import Methods
 from datastore.shim.transport.http2.keepalive import HANDSHAKE_SECONDS, Sweeper
@@ -37,6 +37,10 @@ class Http2Transport:
         self._servers: list[asyncio.Server] = []
         self._sockets: list[Path] = []
 
+    def http1(self, make: Callable[[], Http1Connection]) -> None:
+        """Have HTTP/1.1 served on the same ports; to be said before they are listened on."""
+        self._shared.http1 = make
+
     def unary(self, path: str, handler: Unary) -> None:
         self._methods.unary[path] = handler
 
@@ -53,7 +57,8 @@ class Http2Transport:
         if parts.scheme.endswith("s"):
             if tls is None:
                 raise OSError(f"{parts.scheme} needs a certificate and a key")
-            context = Certificates(tls).context()
+            protocols = ["h2", "http/1.1"] if self._shared.http1 is not None else ["h2"]
+            context = Certificates(tls, protocols).context()
         if parts.scheme.startswith("unix"):
             path = Path(parts.path)
             await self._serve(bind_unix(path), context)

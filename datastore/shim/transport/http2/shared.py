@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
-from datastore.shim.transport.api import Code, Limits, RpcError
+from datastore.shim.transport.api import Code, Http1Connection, Limits, RpcError
 from datastore.shim.transport.http2.deadlines import Deadlines
 from datastore.shim.transport.http2.flow import Ledger
 from datastore.shim.transport.http2.headers import Methods
@@ -27,6 +28,7 @@ class Shared:
     Attributes:
         stream_window: Bytes that a stream may have in flight towards us: a message of the
             largest size always fits, so that one needs no further window to be completed.
+        http1: What makes a connection's HTTP/1.1, where that is served too.
         tasks: Handlers that run, referenced so that they are not collected.
     """
 
@@ -37,6 +39,7 @@ class Shared:
         self.max_recv = limits.max_recv
         self.max_streams = min(limits.max_streams, MOST_STREAMS)
         self.stream_window = max(LEAST_WINDOW, limits.max_recv + WINDOW_MARGIN)
+        self.http1: Callable[[], Http1Connection] | None = None
         self.deadlines = Deadlines(self.loop)
         self.tasks: set[asyncio.Task[None]] = set()
         self.stats: Counter[str] = Counter(

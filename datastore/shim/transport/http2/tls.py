@@ -14,8 +14,9 @@ log = logging.getLogger(__name__)
 class Certificates:
     """Makes the context of a listener, which takes over changed files at the next handshake."""
 
-    def __init__(self, tls: TlsFiles) -> None:
+    def __init__(self, tls: TlsFiles, protocols: list[str]) -> None:
         self._tls = tls
+        self._protocols = protocols
         self._seen = look(tls)
         self._current = self._load()
 
@@ -33,7 +34,7 @@ class Certificates:
         # A ticket of before would let a client in whose authority is trusted no more.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols(self._protocols)
         context.load_cert_chain(tls.cert, tls.key, password="")
         if tls.trusted_ca is not None:
             context.load_verify_locations(tls.trusted_ca)

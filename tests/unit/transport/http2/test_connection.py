@@ -355,3 +355,60 @@ async def test_an_error_of_later_is_a_status(pair: Pair, handlers: Handlers) -> 
     await asyncio.sleep(0)
     ((_, _, _, block),) = pair.heard()
     assert b"grpc-status\x015" in block
+
+
+class Http1:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def connection_made(self, transport: object) -> None:
+        self.told.append("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def pause_writing(self) -> None:
+        self.told.append("pause")
+
+    def resume_writing(self) -> None:
+        self.told.append("resume")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.told.append("lost")
+
+    def shutdown(self) -> None:
+        self.told.append("shutdown")
+
+
+async def test_a_connection_that_speaks_http_1_is_handed_over(handlers: Handlers) -> None:
+    http1 = Http1()
+    pair = Pair(handlers, http1=lambda: http1)
+    assert pair.heard() == []
+    pair.say(b"GET /hea")
+    pair.say(b"lth HTTP/1.1\r\n\r\n")
+    pair.connection.pause_writing()
+    pair.connection.resume_writing()
+    pair.connection.announce_end()
+    pair.connection.end()
+    pair.connection.connection_lost(None)
+    requests = [b"GET /hea", b"lth HTTP/1.1\r\n\r\n"]
+    assert http1.told == ["made", *requests, "pause", "resume", "shutdown", "lost"]
+    assert pair.wire.written == b""
+
+
+async def test_http_2_is_spoken_beside_it(handlers: Handlers) -> None:
+    pair = Pair(handlers, http1=Http1)
+    for octet in frames.PREFACE + frames.settings([]):
+        pair.say(bytes((octet,)))
+    assert kinds(pair.heard()) == [frames.SETTINGS, frames.WINDOW_UPDATE, frames.SETTINGS]
+    pair.call(ECHO, b"x")
+    assert kinds(pair.heard()) == [frames.HEADERS, frames.DATA, frames.HEADERS]
+
+
+async def test_without_it_another_language_is_refused(handlers: Handlers) -> None:
+    pair = Pair(handlers)
+    pair.heard()
+    pair.say(b"GET / HTTP/1.1\r\n")
+    assert kinds(pair.heard()) == [frames.GOAWAY]
