@@ -34,13 +34,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in STACKS
     ],
 )
-def built(request: pytest.FixtureRequest, engine: Engine, checkout: Path) -> Iterator[Stack]:
-    """Build a stack; at the end nothing of it is left."""
+def project(request: pytest.FixtureRequest, engine: Engine, checkout: Path) -> Iterator[Stack]:
+    """Yield a stack; at the end nothing of it is left."""
     tag = f"test-{request.param}"
     settings = {**engine.image_settings(), "BYRE_TAG": tag}
     made = Stack(engine, checkout, request.param, settings)
     try:
-        made.build()
+        if engine.is_private:
+            made.let_builds_out()
         yield made
     finally:
         made.remove()
@@ -50,7 +51,7 @@ def built(request: pytest.FixtureRequest, engine: Engine, checkout: Path) -> Ite
 
 
 @pytest.fixture
-def stack(built: Stack) -> Stack:
-    """Return a stack that runs, started as a user does."""
-    built.ensure_up()
-    return built
+def stack(project: Stack) -> Stack:
+    """Return a stack that runs, built and started as a user does."""
+    project.ensure_up()
+    return project

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ def _only_one() -> Iterator[None]:
 @contextmanager
 def _private_engine(directory: Path, environment: Mapping[str, str]) -> Iterator[Engine]:
     _require_forwarding()
+    _end_leftover()
     socket = directory / "docker.sock"
     settings = directory / "daemon.json"
     storage = {"enabled": True, "defaultKeepStorage": BUILD_CACHE}
@@ -122,7 +124,7 @@ def _daemon(directory: Path, socket: Path, settings: Path) -> Sequence[str]:
         # Kept between sessions: what the images are made of is not fetched and built again.
         f"--data-root={place() / 'engine'}",
         f"--exec-root={directory / 'exec'}",
-        f"--pidfile={directory / 'dockerd.pid'}",
+        f"--pidfile={_pidfile()}",
         f"--host=unix://{socket}",
         # The machine's rules stay as they are. Ports are published by docker-proxy, containers
         # of a network need no rule, and none has to reach the world.
@@ -132,6 +134,24 @@ def _daemon(directory: Path, socket: Path, settings: Path) -> Sequence[str]:
         "--ip-masq=false",
         "--bridge=none",
     )
+
+
+def _pidfile() -> Path:
+    return place() / "dockerd.pid"
+
+
+def _end_leftover() -> None:
+    """End the engine of a session that was killed; nobody else has the lock that we have."""
+    try:
+        pid = int(_pidfile().read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return
+    if f"--pidfile={_pidfile()}".encode() in command:
+        os.kill(pid, signal.SIGTERM)
+        eventually(
+            lambda: not _pidfile().exists(), f"dockerd {pid} of an earlier session ends", 60
+        )
 
 
 def _require_forwarding() -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import secrets
 import shutil
-import ssl
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 from datastore.paths import Paths
 from supervisor.binaries import Binaries
+from tests.compose.api import Api, is_written
 from tests.compose.engine import Engine
 from tests.support.running import eventually, free_port
 from tests.tools.build import obtain as obtain_server
@@ -73,6 +71,7 @@ class Stack:
         self.engine = engine
         self.directory = checkout / "compose" / name
         self.project = f"byre-test-{name}-{secrets.token_hex(4)}"
+        self.kubeconfig = self.directory / "admin.conf"
         self.port = free_port()
         self.environment = {
             **engine.environment,
@@ -83,7 +82,6 @@ class Stack:
         self.volumes: set[str] = set()
         """The names of all volumes that its containers had, unnamed ones included."""
         self._is_up = False
-        self._client: httpx.Client | None = None
 
     def compose(self, *arguments: str, seconds: float = 300) -> str:
         """Run `docker compose` in the stack's directory, which must succeed."""
@@ -94,27 +92,27 @@ class Stack:
             seconds=seconds,
         )
 
-    def build(self) -> None:
-        """Build the images."""
-        files = ["--file=compose.yaml"]
-        if self.engine.is_private:
-            # The private engine has no way for containers into the world.
-            content = self.config()["services"]
-            built = {name: {"build": {"network": "host"}} for name in content
-                     if "build" in content[name]}  # fmt: skip
-            override = self.directory / "host-network.yaml"
-            override.write_text(yaml.safe_dump({"services": built}))
-            files.append(f"--file={override.name}")
-        self.compose(*files, "build", "--quiet", seconds=BUILD_SECONDS)
-
     def config(self) -> Any:
         """Return the stack as compose understands it."""
         return json.loads(self.compose("config", "--format=json"))
 
+    def let_builds_out(self) -> None:
+        """Give the builds of a private engine the machine's network: it has no other."""
+        override = self.directory / "host-network.yaml"
+        services = {
+            name: {"build": {"network": "host"}}
+            for name, service in self.config()["services"].items()
+            if "build" in service
+        }
+        override.write_text(yaml.safe_dump({"services": services}))
+        self.environment["COMPOSE_FILE"] = f"compose.yaml:{override.name}"
+
     def start(self) -> str:
-        """Run the script that a user runs; return what it prints."""
+        """Run the script that a user runs, which builds what is missing; return what it prints."""
         output = run(
-            [self.directory.parent / "start", self.name], environment=self.environment, seconds=600
+            [self.directory.parent / "start", self.name],
+            environment=self.environment,
+            seconds=BUILD_SECONDS,
         )
         self._is_up = True
         self.volumes = {
@@ -132,7 +130,6 @@ class Stack:
 
     def down(self, *arguments: str) -> None:
         """Take it down, as a user does."""
-        self.close_client()
         self._is_up = False
         self.compose("down", *arguments)
 
@@ -162,8 +159,7 @@ class Stack:
 
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl on this machine, which must succeed."""
-        config = self.directory / "admin.conf"
-        return run([kubectl_program(), f"--kubeconfig={config}", *arguments], seconds=120)
+        return run([kubectl_program(), f"--kubeconfig={self.kubeconfig}", *arguments], seconds=120)
 
     def kill(self, service: str) -> None:
         """Crash a service and start it again once it is gone."""
@@ -171,48 +167,19 @@ class Stack:
         assert self.engine.inspect(self.container(service))[0]["State"]["Status"] == "exited"
         self.engine.docker("start", self.container(service))
 
-    @property
-    def api(self) -> httpx.Client:
-        """A client with the administrator's certificate."""
-        if self._client is None:
-            config = yaml.safe_load((self.directory / "admin.conf").read_text())
-            cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-            context = ssl.create_default_context(
-                cadata=base64.b64decode(cluster["certificate-authority-data"]).decode()
-            )
-            pair = self.directory / "admin.pem"
-            pair.write_bytes(
-                base64.b64decode(user["client-certificate-data"])
-                + base64.b64decode(user["client-key-data"])
-            )
-            context.load_cert_chain(pair)
-            self._client = httpx.Client(base_url=cluster["server"], verify=context, timeout=15)
-        return self._client
-
-    def close_client(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+    def api(self, timeout_seconds: float = 15.0) -> Api:
+        """Return a connection of the administrator's."""
+        return Api(self.kubeconfig, timeout_seconds)
 
     def await_writable(self) -> None:
         """Wait until a write goes through from end to end."""
-
-        def writes() -> bool:
-            content = {"metadata": {"generateName": "probe-"}}
-            try:
-                answer = self.api.post(
-                    "/api/v1/namespaces/default/configmaps", json=content, timeout=5
-                )
-            except httpx.HTTPError:
-                return False
-            return answer.status_code == 201
-
-        eventually(writes, "a write is accepted", 120)
+        with self.api(5) as api:
+            eventually(
+                lambda: is_written(api, {"generateName": "probe-"}), "a write is accepted", 120
+            )
 
     def remove(self) -> None:
         """Remove the project and its images, however it is."""
-        self.close_client()
         subprocess.run(
             ["docker", "compose", "--profile=*", "down", "--volumes", "--timeout=1"],
             env=self.environment,

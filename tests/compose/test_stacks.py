@@ -6,15 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 import pytest
 
+from tests.compose.api import CONFIGMAPS, is_written
 from tests.compose.stack import DATABASES, Stack
 from tests.support.running import eventually
 
 pytestmark = [pytest.mark.kube, pytest.mark.servers, pytest.mark.timeout(2400)]
 
-CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 WRITERS = 4
 SOME = 40
 """How many acknowledged writes are enough to go on."""
@@ -63,43 +62,38 @@ class Load:
     def missing(self) -> set[str]:
         """Return the acknowledged objects that the store does not have."""
         items: list[dict] = []
-        proceed: str | None = ""
-        while proceed is not None:
-            query: dict[str, str | int] = {
-                "limit": 500,
-                "labelSelector": f"load={self._name}",
-                "continue": proceed,
-            }
-            answer = self._stack.api.get(CONFIGMAPS, params=query)
-            assert answer.status_code == 200, answer.text
-            items += answer.json()["items"]
-            proceed = answer.json()["metadata"].get("continue")
+        proceed = ""
+        with self._stack.api() as api:
+            while True:
+                selector = f"load={self._name}"
+                query: dict[str, str | int] = {"limit": 500, "labelSelector": selector}
+                answer = api.get(CONFIGMAPS, **query, **{"continue": proceed})
+                assert answer.status == 200, answer.content
+                items += answer.content["items"]
+                proceed = answer.content["metadata"].get("continue", "")
+                if not proceed:
+                    break
         there = {item["metadata"]["name"] for item in items if item["data"] == {"n": "1"}}
         return self._acknowledged - there
 
     def _write(self, number: int) -> None:
         count = 0
-        while not self._done.is_set():
-            count += 1
-            name = f"{self._name}-{number}-{count}"
-            metadata = {"name": name, "labels": {"load": self._name}}
-            try:
-                answer = self._stack.api.post(
-                    CONFIGMAPS, json={"metadata": metadata, "data": {"n": "1"}}
-                )
-            except httpx.HTTPError:
-                continue
-            if answer.status_code == 201:
-                self._acknowledged.add(name)
+        with self._stack.api() as api:
+            while not self._done.is_set():
+                count += 1
+                name = f"{self._name}-{number}-{count}"
+                if is_written(api, {"name": name, "labels": {"load": self._name}}):
+                    self._acknowledged.add(name)
+                else:
+                    self._done.wait(0.05)
 
 
 def test_kubectl_from_the_host_works(stack: Stack) -> None:
     stack.kubectl("create", "deployment", "hello", "--image=example.com/hello")
     # kube-controller-manager makes the replica set and its pod, the scheduler finds no node.
-    stack.kubectl(
-        "wait", "pod", "--selector=app=hello", "--for=condition=PodScheduled=false",
-        "--timeout=60s",
-    )  # fmt: skip
+    condition = '{.items[*].status.conditions[?(@.type=="PodScheduled")].status}'
+    arguments = ("get", "pods", "--selector=app=hello", f"--output=jsonpath={condition}")
+    eventually(lambda: stack.kubectl(*arguments) == "False", "a pod finds no node", 60)
     assert "hello" in stack.kubectl("get", "deployments", "--output=name")
 
 
