@@ -74,7 +74,7 @@ class Hints:
 
     def committed(self) -> None:
         """Let others know soon. Hot."""
-        if not self._due.is_set():
+        if not self._due.is_set() and time.monotonic() >= self._alone_until:
             self._due.set()
 
     def saw_members(self, *, alone: bool) -> None:
@@ -93,9 +93,6 @@ class Hints:
             if self._stopped.is_set():
                 return
             self._due.clear()
-            if time.monotonic() < self._alone_until:
-                self._stopped.wait(NOTIFY_SECONDS)
-                continue
             try:
                 self._link.query(_NOTIFY, (self._channel, self._me))
             except BackendError as error:

@@ -93,6 +93,8 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     limit: float = CLIENT_SECONDS
     pooled: bool = True
     """Whether transactions may be run by different sessions of the server."""
+    read_only_by_now: bool = False
+    """Whether a write was refused: another connection may lead to a server that can be written."""
     poller: select.poll
 
     @contextmanager
@@ -184,7 +186,7 @@ class PostgresqlDriver:
         """Return whether a session is between transactions and the server still there. Hot."""
         server = connection.pgconn
         try:
-            if server.transaction_status != TransactionStatus.IDLE:
+            if server.transaction_status != TransactionStatus.IDLE or connection.read_only_by_now:
                 return False
             # What is there to read now is a notice, a change of settings, or the end.
             connection.poller.modify(connection.fileno(), _READABLE)
@@ -204,14 +206,18 @@ class PostgresqlDriver:
         self, connection: Session, statement: str, values: Any = None
     ) -> Sequence[tuple[Any, ...]]:
         """Run one statement as a transaction, in one round trip; rows come in binary. Hot."""
-        if not connection.pooled:
-            cursor = connection.execute(statement, values, binary=True)
-        else:
-            with connection.pipeline():
-                connection.execute(BEGIN)
-                connection.execute(SET_LOCAL)
+        try:
+            if not connection.pooled:
                 cursor = connection.execute(statement, values, binary=True)
-                connection.execute("COMMIT")
+            else:
+                with connection.pipeline():
+                    connection.execute(BEGIN)
+                    connection.execute(SET_LOCAL)
+                    cursor = connection.execute(statement, values, binary=True)
+                    connection.execute("COMMIT")
+        except psycopg.errors.ReadOnlySqlTransaction:
+            connection.read_only_by_now = True
+            raise
         return cursor.fetchall() if cursor.description else ()
 
     def explain(self, error: Exception) -> BackendError:

@@ -70,6 +70,7 @@ class PostgresqlTurn:
                 session.execute("COMMIT")
             found = cursor.fetchall()
         except psycopg.Error as error:
+            session.read_only_by_now = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
             explained = explain_append(error, session)
             if not isinstance(explained, Contended):
                 raise explained from error

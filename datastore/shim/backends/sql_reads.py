@@ -7,7 +7,8 @@ not travel. A batch is never split (etcd-contract.md T28).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from datastore.shim.backends.api import (
@@ -133,12 +134,9 @@ class Reads:
         self._rows = rows
 
     def head(self) -> Head:
-        """Return the head, from a server that can write. Hot: every read index asks."""
-        try:
+        """Return the head, from a server that can write."""
+        with self._leaving_replicas():
             return to_head(self._tails.query(self._statements.head))
-        except Unavailable:
-            self._tails.drop()
-            raise
 
     def commit(self, change: int) -> Commit | None:
         """Return the commit row of `change`, or None."""
@@ -146,9 +144,19 @@ class Reads:
         return to_commit(*found[0]) if found else None
 
     def tail(self, position: Commit, limit: int) -> Tail:
-        """Return commits after `position`; see `Backend.tail`."""
-        found = self._tails.query(self._statements.tail, tail_values(position, limit))
-        return read_tail(position, found, self.oldest)
+        """Return commits after `position`; see `Backend.tail`. Hot: every read index asks."""
+        with self._leaving_replicas():
+            found = self._tails.query(self._statements.tail, tail_values(position, limit))
+            return read_tail(position, found, self.oldest)
+
+    @contextmanager
+    def _leaving_replicas(self) -> Iterator[None]:
+        """Let go of a connection that cannot be used: the next may lead to the primary."""
+        try:
+            yield
+        except Unavailable:
+            self._tails.drop()
+            raise
 
     def oldest(self) -> int:
         """Return the oldest commit that is kept."""

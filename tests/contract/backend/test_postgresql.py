@@ -327,10 +327,13 @@ def test_a_database_that_is_read_only_is_unavailable_until_it_is_not(
         backend.head()
     with pytest.raises(Unavailable, match="can only be read"):
         backend.append(batches.empty(head))
+    with pytest.raises(Unavailable, match="can only be read"):
+        backend.keep_alive([1])
+    # Sessions that began before must not be kept.
     server.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = off")
-    kick(server, database)
     eventually(lambda: _has_head(backend), "the head can be read again")
     assert isinstance(backend.append(batches.empty(head)), Appended)
+    assert backend.keep_alive([1]) == set()
 
 
 def kick(server: PostgresqlServer, database: str) -> None:
