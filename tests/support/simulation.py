@@ -151,6 +151,9 @@ class Server:
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def write(self, write: Write, deadline: float | None = None) -> object:
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise error  # a part has died, and a server would end
         return await self.writer.write(write, 64, deadline)
 
     async def stop(self) -> None:

@@ -95,6 +95,7 @@ class MemoryBackend:
         self._deferred_sync = deferred_sync
         self._turn_seconds = turn_seconds
         self._opened = False
+        self._has_turn = False
 
     def open(self) -> Head:
         self._fail(self.faults.read("open"))
@@ -174,9 +175,15 @@ class MemoryBackend:
         self._begin_shared("turn")
         if not self.log.turn_lock.acquire(timeout=self._turn_seconds):
             raise Unavailable("another server has had the turn for too long")
+        self._has_turn = True
         try:
             yield self
         finally:
+            self._give_turn_up()
+
+    def _give_turn_up(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
             self.log.turn_lock.release()
 
     @contextmanager
@@ -253,6 +260,7 @@ class MemoryBackend:
     def close(self) -> None:
         with self.log.lock:
             self._opened = False
+            self._give_turn_up()  # as a database does whose client has gone
             self.log.listeners = [entry for entry in self.log.listeners if entry[0] is not self]
             if self.log.owner is self:
                 self.log.owner = None
