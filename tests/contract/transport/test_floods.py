@@ -177,11 +177,11 @@ def test_calls_that_all_fail_hold_up_nobody(victim):
                     + frame(DATA, 0, stream, b"\1")
                     + frame(HEADERS, END_HEADERS | END_STREAM, stream, literal(("x", "y")))
                 ),
-                6000,
+                12_000,
             ),
             seconds=2,
         )
-        assert not sent or client.answer(11_999).status == "13"
+        assert not sent or client.answer(23_999).status == "13"
 
 
 def test_a_ping_with_each_message_is_what_grpc_go_does(victim):
@@ -202,7 +202,7 @@ def test_a_ping_with_each_message_is_what_grpc_go_does(victim):
 def test_widening_the_window_by_little_for_ever_is_bounded(victim):
     with victim.connect() as client:
         client.open("Hang")
-        client.flood(repeated(frame(WINDOW_UPDATE, 0, 0, number(1)), 100_000))
+        client.flood(repeated(frame(WINDOW_UPDATE, 0, 0, number(1))))
         alive(client)
 
 
