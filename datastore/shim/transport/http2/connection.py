@@ -329,6 +329,7 @@ class Connection(asyncio.Protocol):
         """Close when everything is written that can be."""
         self.closing = True
         self.sender.flush()
+        self.sender.close()
         if self._transport is not None:
             self._transport.close()
 
@@ -339,6 +340,7 @@ class Connection(asyncio.Protocol):
         """
         self.closing = True
         self.sender.flush()
+        self.sender.close()
         if self._transport is not None:
             if self._transport.can_write_eof():
                 self._transport.write_eof()
@@ -355,6 +357,8 @@ class Connection(asyncio.Protocol):
         """Ask the client to begin no more calls; those on their way are served still."""
         if self._http1 is not None:
             self._http1.shutdown()
+            return
+        if self.closing:
             return
         if not self._greeted:
             self.close()

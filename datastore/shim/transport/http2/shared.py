@@ -62,7 +62,10 @@ class Shared:
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for sender in dirty:
-            sender.flush()
+            try:
+                sender.flush()
+            except Exception:
+                log.exception("what one connection has to say cannot be written")
 
 
 def unexpected(path: str, error: BaseException) -> RpcError:

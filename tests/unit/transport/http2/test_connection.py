@@ -236,6 +236,10 @@ async def test_a_fault_is_told_before_the_connection_ends(pair: Pair) -> None:
     ((kind, _, _, payload),) = pair.heard()
     assert (kind, frames.word(payload[4:])) == (frames.GOAWAY, frames.PROTOCOL_ERROR)
     assert pair.connection.closing
+    pair.connection.announce_end()
+    pair.connection.end()
+    await asyncio.sleep(0)
+    assert pair.heard() == []
 
 
 async def test_draining_tells_twice_and_ends_with_the_last_call(
