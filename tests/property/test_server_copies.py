@@ -76,22 +76,24 @@ class World:
         self.longest = longest
         self.count = servers
         self.running: list[Server] = []
-        self.revisions = 1
 
     async def start(self) -> None:
-        while len(self.running) < self.count:
-            server = Server(self.log, self.rng, self.faults, longest=self.longest)
-            await server.start(upkeep=True)
-            self.running.append(server)
+        """Start the first servers; faults begin afterwards."""
+        for _ in range(self.count):
+            await self._start_one()
         self.faults.rate = self.rate
 
     async def replace(self) -> None:
-        """Kill one server and start another."""
+        """Start one more server, then kill another."""
         rate, self.faults.rate = self.faults.rate, 0.0
-        victim = self.running.pop(self.rng.randrange(len(self.running)))
-        victim.crash()
-        await self.start()
+        await self._start_one()
         self.faults.rate = rate
+        self.running.pop(self.rng.randrange(self.count)).crash()
+
+    async def _start_one(self) -> None:
+        server = Server(self.log, self.rng, self.faults, longest=self.longest)
+        await server.start(upkeep=True)
+        self.running.append(server)
 
     async def write(self) -> None:
         server = self.rng.choice(self.running)
