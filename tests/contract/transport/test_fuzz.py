@@ -38,6 +38,7 @@ from tests.support.http2_client import (
     request_fields,
 )
 from tests.support.http2_client import settings as settings_frame
+from tests.support.shim import shim
 
 QUIET_SECONDS = 0.5
 METHODS = ("Echo", "Soon", "Later", "Metadata", "Status", "Size", "Mirror", "Sum", "Count", "Wait",
@@ -268,6 +269,40 @@ def test_any_conversation_leaves_the_server_as_it_was(fuzzed, conversation, cuts
 def test_any_octets_leave_the_server_as_it_was(fuzzed, conversation, begun):
     beginning = PREFACE + settings_frame() if begun else b""
     fuzzed.check(beginning + conversation, [])
+
+
+@pytest.fixture(scope="module")
+def shim_server(tmp_path_factory):
+    server = shim(tmp_path_factory.mktemp("shim"), "memory", ["--transport=http2"])
+    server.start()
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+beginnings = st.sampled_from((
+    b"", b"P", b"PRI", b"PRI * HTTP/2.0\r\n", b"POST", b"GET /health HTTP/1.1\r\nHost: x\r\n",
+    b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
+    b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"\x16\x03\x01",
+))  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(beginning=beginnings, rest=st.binary(max_size=100))
+def test_any_octets_on_the_port_of_two_protocols_leave_it_as_it_was(shim_server, beginning, rest):
+    url = f"http://{shim_server.target}"
+    with Client(url, hello=False) as client:
+        client.flood([beginning, rest])
+        with suppress(OSError):
+            client.socket.shutdown(socket.SHUT_WR)
+            while client.socket.recv(1 << 16):
+                pass
+    with Client(url, hello=False) as good:
+        good.flood([b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"])
+        answer = b""
+        while data := good.socket.recv(1 << 16):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 200"), answer
 
 
 @pytest.mark.soak
