@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import click
 from rich.console import Console
 
 from datastore.errors import CertificateError, DatastoreError, NotReady, UnusablePath
-from supervisor.console import set_up_logging, status_summary, status_table
+from supervisor.console import own_name, set_up_logging, status_summary, status_table
 from supervisor.errors import NotRunning, SupervisorError
 from supervisor.logview import component_logs, follow, show
 from supervisor.place import Place, admin_kubeconfig, log_dir
@@ -105,6 +104,9 @@ def controller(
     """
     # The C core writes refused handshakes to standard error; a probe that fails says it in words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Else it starts threads in children that run as another user, before they are executed, and
+    # some of those crash.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from supervisor.controller import Order, run_controller
     from supervisor.progress import TerminalProgress
 
@@ -115,7 +117,7 @@ def controller(
 
     def on_ready(url: str) -> None:
         click.echo(f"control plane ready: {url}", err=True)
-        click.echo(f"  {_own_name()} kubectl get namespaces   (in another terminal)", err=True)
+        click.echo(f"  {own_name()} kubectl get namespaces   (in another terminal)", err=True)
 
     progress = TerminalProgress(Console(stderr=True))
     run_controller(order, place.binaries(settings, progress), progress, on_ready)
@@ -338,14 +340,6 @@ def config_validate(context: click.Context, config: Path | None, data_dir: Path 
     if isinstance(datastore, ShimDatastore) and datastore.warning:
         click.echo(f"warning: {datastore.warning}", err=True)
     click.echo(f"{place.config_file or place.paths.config_file}: valid")
-
-
-def _own_name() -> str:
-    """Return what to type for byre: its path where the shell would not find it by its name."""
-    called = Path(sys.argv[0])
-    found = shutil.which("byre")
-    is_found = found is not None and called.exists() and called.samefile(found)
-    return "byre" if is_found or called.name != "byre" else str(called)
 
 
 def _read_kubeconfig(place: Place) -> Path:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -77,3 +80,11 @@ def _state(process: Mapping[str, Any]) -> Text:
 
 def _duration(seconds: float | None) -> str:
     return "-" if seconds is None else str(timedelta(seconds=int(seconds)))
+
+
+def own_name() -> str:
+    """Return what to type for byre: its path where the shell would not find it by its name."""
+    called = Path(sys.argv[0])
+    found = shutil.which("byre")
+    is_found = found is not None and called.exists() and called.samefile(found)
+    return "byre" if is_found or called.name != "byre" else str(called)

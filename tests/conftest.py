@@ -14,6 +14,9 @@ from tests.tools.build import PROGRAMS, cache_dir, find
 
 # The C core is loaded below; what it says of connections that tests break is no news.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# It would start threads in a child between fork and exec, where they crash now and then: a server
+# that is to run as another user is forked.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 pytest_plugins = ["tests.support.databases", "tests.support.servers"]
 
