@@ -18,10 +18,6 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 # that is to run as another user is forked.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# Before grpc is imported: its handlers around a fork crash children that run as another user, which
-# Python starts by fork and exec.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
 pytest_plugins = ["tests.support.databases", "tests.support.servers"]
 
 PACKAGES = ("grpcio", "protobuf", "SQLAlchemy", "hypothesis", "pytest")
