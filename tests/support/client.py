@@ -18,7 +18,7 @@ from datastore.etcdpb import rpc_pb2 as pb
 Answer = TypeVar("Answer", bound=Message)
 Metadata = Sequence[tuple[str, str | bytes]]
 Code = grpc.StatusCode
-SECONDS = 10.0
+SECONDS = 30.0
 """How long anything that must come may take."""
 
 

@@ -6,10 +6,11 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import grpc
@@ -29,6 +30,8 @@ from tests.support.etcd import etcd
 from tests.support.running import Server, free_port
 from tests.support.servers import Binaries
 
+T = TypeVar("T")
+PATIENCE_SECONDS = 90.0
 KINDS = ("sqlite", "postgresql", "mariadb", "managed etcd", "external etcd", "kine")
 
 
@@ -54,7 +57,7 @@ class Stage:
 
     async def until_ready(self, spec: ProcessSpec, log: Path) -> None:
         assert spec.readiness is not None
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return await probe(spec.readiness)
@@ -70,6 +73,18 @@ class Stage:
         self.running.clear()
         if self.others:
             self.others.close()
+
+
+async def answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is an answer: a machine may be busier than a probe is patient."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await ask()
+        except NotReady:
+            if time.monotonic() > deadline:
+                raise
+            await anyio.sleep(0.05)
 
 
 def tail(log: Path) -> str:
@@ -107,7 +122,7 @@ def create(stub: rpc_pb2_grpc.KVStub, key: bytes, value: bytes) -> int:
     """Create a key as kube-apiserver does, and return its revision."""
     compare = rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.MOD, mod_revision=0)
     put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key, value=value))
-    response = stub.Txn(rpc_pb2.TxnRequest(compare=[compare], success=[put]), timeout=10)
+    response = stub.Txn(rpc_pb2.TxnRequest(compare=[compare], success=[put]), timeout=60)
     assert response.succeeded
     return response.header.revision
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from datastore.errors import NotReady
 from datastore.etcdpb import rpc_pb2
 from datastore.probe import identify, probe
-from tests.contract.datastore.conftest import Stage, create, key_value
+from tests.contract.datastore.conftest import Stage, answered, create, key_value
 
 pytestmark = [pytest.mark.servers]
 
@@ -21,22 +23,22 @@ async def test_check_says_why_before_anything_runs(stage: Stage) -> None:
 
 async def test_it_starts_answers_and_keeps_its_data_and_identity(stage: Stage) -> None:
     await stage.start()
-    await stage.datastore.check()
+    await answered(stage.datastore.check)
     channel, stub = key_value(stage.datastore.endpoint)
     with channel:
         revision = create(stub, b"/registry/a", b"1")
-    first = await identify(stage.datastore.endpoint)
+    first = await answered(lambda: identify(stage.datastore.endpoint))
     assert first.revision >= revision
     stage.stop()
     with pytest.raises(NotReady):
         await stage.datastore.check()
     await stage.start()
-    again = await identify(stage.datastore.endpoint)
+    again = await answered(lambda: identify(stage.datastore.endpoint))
     assert again.cluster_id == first.cluster_id
     assert again.revision >= revision
     channel, stub = key_value(stage.datastore.endpoint)
     with channel:
-        found = stub.Range(rpc_pb2.RangeRequest(key=b"/registry/a"), timeout=10)
+        found = stub.Range(rpc_pb2.RangeRequest(key=b"/registry/a"), timeout=60)
     assert [(kv.value, kv.mod_revision) for kv in found.kvs] == [(b"1", revision)]
 
 
@@ -44,7 +46,7 @@ async def test_liveness_probes_pass_while_it_runs(stage: Stage) -> None:
     await stage.start()
     for spec in stage.datastore.processes():
         assert spec.liveness is not None
-        await probe(spec.liveness)
+        await answered(functools.partial(probe, spec.liveness))
 
 
 async def test_preparing_twice_changes_nothing(stage: Stage) -> None:
@@ -68,5 +70,5 @@ async def test_private_places_are_private(stage: Stage) -> None:
 
 async def test_the_identity_is_told_unless_it_is_kine(stage: Stage) -> None:
     await stage.start()
-    identity = await identify(stage.datastore.endpoint)
+    identity = await answered(lambda: identify(stage.datastore.endpoint))
     assert (identity.cluster_id == 0) == (stage.datastore.kind == "kine")

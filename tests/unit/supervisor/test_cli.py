@@ -36,7 +36,7 @@ def byre(directory: Path, *arguments: str) -> Finished:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert "Traceback" not in done.stderr
