@@ -49,7 +49,7 @@ class SetClock:
 class DatabaseClock:
     """A database's own clock, which is moved by making everything that it judges older."""
 
-    slack = 2.0
+    slack = 60.0  # of lives of many minutes: the machine may be busy
 
     def __init__(self, age: Callable[[str, str, float], None]) -> None:
         self._age = age

@@ -103,28 +103,28 @@ def test_a_sole_server_keeps_deadlines_and_turns_to_itself(sole_place: Place) ->
 
 
 def test_a_lease_runs_by_the_database_clock(shared_place: Place, shared: Backend) -> None:
-    batches.commit(shared, batches.grant(shared.head(), (1, 10)))
-    shared_place.clock.advance(4)
+    batches.commit(shared, batches.grant(shared.head(), (1, 1000)))
+    shared_place.clock.advance(400)
     (lease,) = shared.leases()
-    assert lease.remaining == pytest.approx(6, abs=shared_place.clock.slack)
+    assert lease.remaining == pytest.approx(600, abs=shared_place.clock.slack)
     assert not lease.expired
 
 
 def test_a_keepalive_renews_what_lives(shared_place: Place, shared: Backend) -> None:
-    head = batches.commit(shared, batches.grant(shared.head(), (1, 10), (2, 5)))
-    shared_place.clock.advance(5)
+    head = batches.commit(shared, batches.grant(shared.head(), (1, 1000), (2, 500)))
+    shared_place.clock.advance(500)
     assert shared.keep_alive([1, 2, 3]) == {1}
     left = [lease.remaining for lease in shared.leases()]
-    assert left == pytest.approx([10, 0], abs=shared_place.clock.slack)
+    assert left == pytest.approx([1000, 0], abs=shared_place.clock.slack)
     assert shared.head() == head
 
 
 def test_expiry_marks_what_is_overdue_and_a_mark_stays(
     shared_place: Place, shared: Backend, other: Backend
 ) -> None:
-    batches.commit(shared, batches.grant(shared.head(), (1, 10), (2, 5), (3, 5)))
+    batches.commit(shared, batches.grant(shared.head(), (1, 1000), (2, 500), (3, 500)))
     assert list(shared.expire(10)) == []
-    shared_place.clock.advance(6)
+    shared_place.clock.advance(600)
     assert len(shared.expire(1)) == 1
     assert list(other.expire(10)) == [2, 3]
     assert other.keep_alive([2, 3]) == set()
@@ -133,12 +133,12 @@ def test_expiry_marks_what_is_overdue_and_a_mark_stays(
 
 
 def test_promote_gives_every_lease_its_full_time(shared_place: Place, shared: Backend) -> None:
-    batches.commit(shared, batches.grant(shared.head(), (1, 10)))
-    shared_place.clock.advance(60)
+    batches.commit(shared, batches.grant(shared.head(), (1, 1000)))
+    shared_place.clock.advance(6000)
     shared.promote()
     assert list(shared.expire(10)) == []
     (lease,) = shared.leases()
-    assert lease.remaining == pytest.approx(10, abs=shared_place.clock.slack)
+    assert lease.remaining == pytest.approx(1000, abs=shared_place.clock.slack)
 
 
 def test_members_are_those_seen_lately(
