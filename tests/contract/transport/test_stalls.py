@@ -165,6 +165,7 @@ def test_small_pieces_of_messages_are_not_kept_as_such(victim):
 def come_and_go(target: Target, calls: int) -> None:
     """Begin calls, cancel them all; slowly enough to be no attack."""
     with target.connect() as client:
+        client.send(frame(WINDOW_UPDATE, 0, 0, number(1 << 30)))
         for _ in range(calls // 500):
             streams = [client.open("Wait") for _ in range(500)]
             for stream in streams:
