@@ -9,7 +9,7 @@ one connection for each of appends; head and tail; rows; leases; pruning.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -17,27 +17,17 @@ import pymysql
 
 from datastore.dsn.target import Target
 from datastore.shim.backends.api import (
-    Alarm,
     Appended,
-    AuthState,
     Batch,
-    Closeable,
     Commit,
-    Diverged,
     Head,
-    Lease,
-    Member,
     Meta,
     Moved,
     NotReady,
-    Page,
     RowId,
-    Size,
-    Tail,
     Turn,
     Unavailable,
 )
-from datastore.shim.backends.limits import SCHEMA_VERSION
 from datastore.shim.backends.mysql_append import BEGIN, Append, write
 from datastore.shim.backends.mysql_errors import Contended, explain
 from datastore.shim.backends.mysql_reads import MysqlReads
@@ -45,6 +35,7 @@ from datastore.shim.backends.mysql_session import MysqlDriver, Patience, Session
 from datastore.shim.backends.mysql_setup import set_up, to_names, to_sync
 from datastore.shim.backends.mysql_turn import MysqlTurn
 from datastore.shim.backends.mysql_upkeep import Upkeep
+from datastore.shim.backends.sql_backend import SqlBackend
 from datastore.shim.backends.sql_link import Link
 from datastore.shim.backends.stats import Stats
 
@@ -72,47 +63,21 @@ class _Connections:
         self._stack.close()
 
 
-class MysqlBackend:
+class MysqlBackend(SqlBackend[_Connections]):
     """One server's access to a store in MySQL or MariaDB."""
 
-    shared = True
-    inline = False
-
     def __init__(self, target: Target, patience: Patience = _PATIENCE) -> None:
-        self.stats = Stats()
-        self._target = target
+        super().__init__(target)
         self._patience = patience
-        self._connections: _Connections | None = None
-
-    # -- life ---------------------------------------------------------------------------------
 
     def open(self) -> Head:
-        if self._connections is not None:
-            raise NotReady(f"{self._target.place} is open already")
-        connections = _Connections(self._target, self._patience, self.stats)
-        try:
-            set_up(connections.driver)
-            head = connections.reads.head()
-        except Unavailable as error:
-            connections.close()
-            raise NotReady(str(error)) from error
-        except BaseException:
-            connections.close()
-            raise
-        self._connections = connections
-        return head
+        return self._open(
+            lambda: _Connections(self._target, self._patience, self.stats), self._begin
+        )
 
-    def close(self) -> None:
-        connections, self._connections = self._connections, None
-        if connections is not None:
-            connections.close()
-
-    def _use(self) -> _Connections:
-        if self._connections is None:
-            raise Unavailable("the store is closed")
-        return self._connections
-
-    # -- the one write ------------------------------------------------------------------------
+    def _begin(self, connections: _Connections) -> Head:
+        set_up(connections.driver)
+        return connections.reads.head()
 
     def append(self, batch: Batch) -> Appended | Moved:
         """Append in one round trip. Hot."""
@@ -121,7 +86,7 @@ class MysqlBackend:
             with use.appends.use() as session:
                 return self._write(use, session, batch, BEGIN)
         except Contended:
-            return self._lost(use)
+            return self._moved(use)
 
     def _write(self, use: _Connections, session: Session, batch: Batch, begin: bytes) -> Appended:
         started = time.perf_counter()
@@ -133,16 +98,6 @@ class MysqlBackend:
         self.stats.batch_rows.observe(len(batch.rows))
         return Appended(head)
 
-    def _lost(self, use: _Connections) -> Moved:
-        """Return the head that was moved to, if this version may go on."""
-        head = use.reads.head()
-        if head.schema_version != SCHEMA_VERSION:
-            raise Diverged(
-                f"the store was changed to schema {head.schema_version} by another byre, and "
-                f"this one knows {SCHEMA_VERSION}: start that version here"
-            )
-        return Moved(head)
-
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """Give the turn; the lock is taken by the first `tail`, in its round trip."""
@@ -152,24 +107,13 @@ class MysqlBackend:
             try:
                 return self._write(use, session, batch, b"")
             except Contended:
-                return self._lost(use)
+                return self._moved(use)
 
         turn = MysqlTurn(use.appends, use.names.head, use.reads, append_in)
         try:
             yield turn
         finally:
             turn.end()
-
-    # -- reads --------------------------------------------------------------------------------
-
-    def head(self) -> Head:
-        return self._use().reads.head()
-
-    def commit(self, change: int) -> Commit | None:
-        return self._use().reads.commit(change)
-
-    def tail(self, position: Commit, limit: int) -> Tail:
-        return self._use().reads.tail(position, limit)
 
     @contextmanager
     def load(self) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
@@ -187,50 +131,8 @@ class MysqlBackend:
         finally:
             session.close()
 
-    def history(self, first: int, last: int, limit: int) -> Page:
-        return self._use().reads.history(first, last, limit)
-
     def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
         return self._use().reads.values(ids)
-
-    def auth(self) -> AuthState:
-        return self._use().reads.auth()
-
-    def alarms(self) -> Sequence[Alarm]:
-        return self._use().reads.alarms()
-
-    # -- leases and members -------------------------------------------------------------------
-
-    def leases(self) -> Sequence[Lease]:
-        return self._use().reads.leases()
-
-    def keep_alive(self, ids: Sequence[int]) -> set[int]:
-        return self._use().upkeep.keep_alive(ids)
-
-    def expire(self, limit: int) -> Sequence[int]:
-        return self._use().upkeep.expire(limit)
-
-    def promote(self) -> None:
-        self._use().upkeep.promote()
-
-    def heartbeat(self, me: Member) -> Sequence[Member]:
-        return self._use().upkeep.heartbeat(me)
-
-    def listen(self, wake: Callable[[], None]) -> Closeable | None:
-        """Return None: there is nothing to listen to, so others poll."""
-        self._use()
-        return None
-
-    # -- upkeep -------------------------------------------------------------------------------
-
-    def prune(self, pruned: int, ids: Sequence[RowId]) -> None:
-        self._use().upkeep.prune(pruned, ids)
-
-    def size(self) -> Size:
-        return self._use().upkeep.size()
-
-    def defragment(self) -> None:
-        self._use().upkeep.defragment()
 
 
 def _link(driver: MysqlDriver, stats: Stats, stack: ExitStack) -> Link[Session]:

@@ -17,27 +17,19 @@ import psycopg
 
 from datastore.dsn.target import Target
 from datastore.shim.backends.api import (
-    Alarm,
     Appended,
-    AuthState,
     Batch,
     Closeable,
     Commit,
-    Diverged,
     Head,
-    Lease,
     Member,
     Meta,
     Moved,
     NotReady,
-    Page,
     RowId,
-    Size,
-    Tail,
     Turn,
     Unavailable,
 )
-from datastore.shim.backends.limits import SCHEMA_VERSION
 from datastore.shim.backends.postgresql_append import Append
 from datastore.shim.backends.postgresql_arrays import int8s
 from datastore.shim.backends.postgresql_errors import Contended, explain, explain_append
@@ -47,6 +39,7 @@ from datastore.shim.backends.postgresql_session import PostgresqlDriver, Session
 from datastore.shim.backends.postgresql_setup import set_up, to_lock_key, to_names
 from datastore.shim.backends.postgresql_turn import PostgresqlTurn
 from datastore.shim.backends.postgresql_upkeep import Upkeep
+from datastore.shim.backends.sql_backend import SqlBackend
 from datastore.shim.backends.sql_link import Link
 from datastore.shim.backends.sql_reads import Names, Reads, Statements, ordered_values, to_head
 from datastore.shim.backends.stats import Stats
@@ -84,49 +77,24 @@ class _Connections:
         self._stack.close()
 
 
-class PostgresqlBackend:
+class PostgresqlBackend(SqlBackend[_Connections]):
     """One server's access to a store in PostgreSQL."""
 
-    shared = True
-    inline = False
-
     def __init__(self, target: Target) -> None:
-        self.stats = Stats()
-        self._target = target
+        super().__init__(target)
         self._driver = PostgresqlDriver(target)
-        self._connections: _Connections | None = None
         self._pooled = False
 
-    # -- life ---------------------------------------------------------------------------------
-
     def open(self) -> Head:
-        if self._connections is not None:
-            raise NotReady(f"{self._target.place} is open already")
-        connections = _Connections(self._driver, set_up(self._driver), self.stats)
-        try:
-            head = connections.reads.head()
-            with connections.tails.use() as session:
-                self._pooled = session.pooled
-        except Unavailable as error:
-            connections.close()
-            raise NotReady(str(error)) from error
-        except BaseException:
-            connections.close()
-            raise
-        self._connections = connections
+        return self._open(
+            lambda: _Connections(self._driver, set_up(self._driver), self.stats), self._begin
+        )
+
+    def _begin(self, connections: _Connections) -> Head:
+        head = connections.reads.head()
+        with connections.tails.use() as session:
+            self._pooled = session.pooled
         return head
-
-    def close(self) -> None:
-        connections, self._connections = self._connections, None
-        if connections is not None:
-            connections.close()
-
-    def _use(self) -> _Connections:
-        if self._connections is None:
-            raise Unavailable("the store is closed")
-        return self._connections
-
-    # -- the one write ------------------------------------------------------------------------
 
     def append(self, batch: Batch) -> Appended | Moved:
         """Append in one round trip. Hot."""
@@ -152,13 +120,7 @@ class PostgresqlBackend:
             self.stats.batch_rows.observe(len(batch.rows))
             use.hints.committed()
             return Appended(to_head(found))
-        head = use.reads.head()
-        if head.schema_version != SCHEMA_VERSION:
-            raise Diverged(
-                f"the store was changed to schema {head.schema_version} by another byre, and "
-                f"this one knows {SCHEMA_VERSION}: start that version here"
-            )
-        return Moved(head)
+        return self._moved(use)
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
@@ -177,17 +139,6 @@ class PostgresqlBackend:
         finally:
             turn.end()
 
-    # -- reads --------------------------------------------------------------------------------
-
-    def head(self) -> Head:
-        return self._use().reads.head()
-
-    def commit(self, change: int) -> Commit | None:
-        return self._use().reads.commit(change)
-
-    def tail(self, position: Commit, limit: int) -> Tail:
-        return self._use().reads.tail(position, limit)
-
     @contextmanager
     def load(self) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
         use = self._use()
@@ -204,9 +155,6 @@ class PostgresqlBackend:
         finally:
             session.close()
 
-    def history(self, first: int, last: int, limit: int) -> Page:
-        return self._use().reads.history(first, last, limit)
-
     def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
         # In chunks: each may be many megabytes. `pruned` only rises, so the last one holds.
         use = self._use()
@@ -216,26 +164,6 @@ class PostgresqlBackend:
             pruned, found = ordered_values(chunk, use.rows.query(use.values, (int8s(chunk),)))
             values.update(found)
         return pruned, values
-
-    def auth(self) -> AuthState:
-        return self._use().reads.auth()
-
-    def alarms(self) -> Sequence[Alarm]:
-        return self._use().reads.alarms()
-
-    # -- leases and members -------------------------------------------------------------------
-
-    def leases(self) -> Sequence[Lease]:
-        return self._use().reads.leases()
-
-    def keep_alive(self, ids: Sequence[int]) -> set[int]:
-        return self._use().upkeep.keep_alive(ids)
-
-    def expire(self, limit: int) -> Sequence[int]:
-        return self._use().upkeep.expire(limit)
-
-    def promote(self) -> None:
-        self._use().upkeep.promote()
 
     def heartbeat(self, me: Member) -> Sequence[Member]:
         use = self._use()
@@ -248,17 +176,6 @@ class PostgresqlBackend:
         if self._pooled and self._target.listen is None:
             return None
         return use.hints.listen(wake)
-
-    # -- upkeep -------------------------------------------------------------------------------
-
-    def prune(self, pruned: int, ids: Sequence[RowId]) -> None:
-        self._use().upkeep.prune(pruned, ids)
-
-    def size(self) -> Size:
-        return self._use().upkeep.size()
-
-    def defragment(self) -> None:
-        self._use().upkeep.defragment()
 
 
 def _link(driver: PostgresqlDriver, stats: Stats, stack: ExitStack) -> Link[Session]:
