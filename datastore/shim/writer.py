@@ -47,11 +47,9 @@ from datastore.shim.mvcc.store import MissingValues
 from datastore.shim.mvcc.txn import needs_space
 from datastore.shim.pending import Pending, Taker, expire, fail
 from datastore.shim.replica import TAIL_ROWS, Replica
-from datastore.shim.settle import Forgotten, settle
+from datastore.shim.settle import BACKOFF_SECONDS, Forgotten, settle
 
 log = logging.getLogger(__name__)
-
-BACKOFF_SECONDS = 0.05
 
 
 @dataclass(slots=True)
