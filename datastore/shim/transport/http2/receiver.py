@@ -279,7 +279,11 @@ class Receiver:
         call.remote_closed = end
         if timeout == 0.0 and head.is_served:
             call.refuse(RpcError(Code.DEADLINE_EXCEEDED, "context deadline exceeded"))
-        elif not head.is_served and (end or head.content_length < 0):
+        elif not head.is_served and (
+            # A refusal of gRPC goes out at once (etcd-contract.md T42), for the client may be
+            # waiting. What is not gRPC is heard to its end: it may still break HTTP/2's rules.
+            end or (head.content_length < 0 and not head.http_status)
+        ):
             call.decline()
         elif end:
             call.refuse(messages.truncated())

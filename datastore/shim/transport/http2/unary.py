@@ -6,7 +6,7 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Coroutine
 
 from datastore.shim.transport.api import Code, Later, RpcError
-from datastore.shim.transport.http2 import messages, status
+from datastore.shim.transport.http2 import frames, messages, status
 from datastore.shim.transport.http2.call import Rpc
 
 
@@ -40,6 +40,8 @@ class UnaryCall(Rpc):
         """
         assert self.inbox is not None
         if self.head.unary is None:
+            update = frames.window_update(self.stream_id, len(data))
+            self.connection.sender.control(update)
             return
         self.hold(len(data))
         for message in self.inbox.feed(data):

@@ -10,6 +10,7 @@ from datastore.shim.transport.api import Call, Code, Later, Limits, RpcError
 from datastore.shim.transport.http2 import frames, keepalive
 from datastore.shim.transport.http2.connection import BACKLOG_LIMIT
 from datastore.shim.transport.http2.headers import Methods
+from datastore.shim.transport.http2.hpack import encode_headers
 from datastore.shim.transport.http2.keepalive import Sweeper
 from datastore.shim.transport.http2.outbound import PENDING_LIMIT
 from tests.support.http2_wire import Pair, data, kinds, message
@@ -136,6 +137,21 @@ async def test_a_deadline_of_nothing_has_passed(pair: Pair, handlers: Handlers) 
     assert (kind, flags) == (frames.HEADERS, frames.END_STREAM | frames.END_HEADERS)
     assert b"grpc-status\x014" in block
     assert handlers.later == []
+
+
+async def test_what_is_not_grpc_is_heard_to_its_end(pair: Pair) -> None:
+    head = encode_headers([
+        (b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"x"),
+    ])  # fmt: skip
+    opened = frames.head(len(head), frames.HEADERS, frames.END_HEADERS, 1) + head
+    pair.say(opened)
+    pair.say(data(1, b"test"))
+    assert kinds(pair.heard()) == [frames.WINDOW_UPDATE]
+    # Trailers that are not the end: answered earlier, this fault would go unnoticed.
+    trailers = encode_headers([(b"x-test", b"ok")])
+    pair.say(frames.head(len(trailers), frames.HEADERS, frames.END_HEADERS, 1) + trailers)
+    ((kind, _, _, payload),) = pair.heard()
+    assert (kind, int.from_bytes(payload, "big")) == (frames.RST_STREAM, frames.PROTOCOL_ERROR)
 
 
 async def test_data_behind_our_answer_is_dropped_and_the_client_told_once(pair: Pair) -> None:
