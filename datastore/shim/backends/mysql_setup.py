@@ -83,7 +83,7 @@ def set_up(driver: MysqlDriver) -> None:
     try:
         _check_server(session, target)
         names = to_names(target)
-        if len(_find_tables(session, target)) <= len(_TABLES):
+        if not _is_complete(session, target, names):
             with _lock(session, target):
                 _create(session, target, names)
         _check_tables(session, target, names)
@@ -148,6 +148,13 @@ def _check_server(session: Session, target: Target) -> None:
 def _find_tables(session: Session, target: Target) -> set[str]:
     names = ", ".join(f"'{target.prefix}{name}'" for name in (*_TABLES, _SYNC))
     return {row[0].decode() for row in session.run(_FOUND % names)[0].rows}
+
+
+def _is_complete(session: Session, target: Target, names: Names) -> bool:
+    """Return whether all is made: the row of the head is the last thing that a start makes."""
+    if len(_find_tables(session, target)) <= len(_TABLES):
+        return False
+    return bool(session.run(names.fill(_VERSION))[0].rows)
 
 
 @contextmanager

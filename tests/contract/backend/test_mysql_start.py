@@ -87,6 +87,19 @@ def test_a_first_start_that_was_cut_short_is_finished(
         assert len(backend.leases()) == 1
 
 
+def test_tables_that_still_lack_their_first_rows_are_not_damaged(
+    server: MariadbServer, database: str
+) -> None:
+    """As another server's start leaves them for a moment, or for good where it was cut short."""
+    with opened(MysqlBackend(server.target(database))):
+        pass
+    for table in ("byre_head", "byre_sync", "byre_commit"):
+        server.execute(f"DELETE FROM {table}", database=database)
+    with opened(MysqlBackend(server.target(database))) as backend:
+        assert backend.head().revision == 1
+        batches.fill(backend, [[b"a"]])
+
+
 def test_clusters_share_a_database_by_prefix(server: MariadbServer, database: str) -> None:
     target = server.target(database)
     places = [target, replace(target, prefix="second_")]
