@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--clients", default="1,16,64")
     parser.add_argument("--workload", default=SMALL)
     parser.add_argument("--large", default=LARGE, help="workloads over 100,000 keys; '' for none")
+    parser.add_argument("--churn", default="60s", help="how long the workload churn takes")
     parser.add_argument("--json", type=Path, default=None, help="folder for the raw results")
     options = parser.parse_args()
     binaries = Binaries()
@@ -145,6 +146,7 @@ def main() -> None:
             targets += ["--target", where]
         common = [str(options.loadgen), "run", *targets, "--base", "kine", "--conns", "8"]
         common += ["--rounds", str(options.rounds), "--duration", options.duration]
+        common += ["--churn", options.churn]
         runs = []
         if options.workload:
             runs.append(("small", ["--workload", options.workload, "--clients", options.clients]))
