@@ -54,7 +54,11 @@ def test_a_wal_that_a_reader_kept_growing_is_restarted(
     with backend.load():
         head = write(backend, head, 100)
         assert wal_bytes(path) > 16 << 20
-    head = write(backend, head, 60)
+    # The checkpoint is a thread's: on a busy machine some more is written before its turn.
+    for _ in range(60):
+        head = write(backend, head, 10)
+        if wal_bytes(path) < 16 << 20 and backend.stats.restarts > 1:
+            break
     assert wal_bytes(path) < 16 << 20
     assert 1 < backend.stats.restarts < 20
 
