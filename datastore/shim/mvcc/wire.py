@@ -37,6 +37,28 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the varint at `at` and where it ends. Hot.
+
+    Raises:
+        IndexError: it is cut off, or longer than a varint can be.
+    """
+    number = data[at]
+    at += 1
+    if number < 128:
+        return number, at
+    number &= 127
+    shift = 7
+    while shift < 70:
+        octet = data[at]
+        at += 1
+        number |= (octet & 127) << shift
+        if octet < 128:
+            return number, at
+        shift += 7
+    raise IndexError("a varint of more than ten octets")
+
+
 def frame(tag: bytes, message: bytes) -> bytes:
     """Return a length-delimited field: its tag, the message's length, the message."""
     return tag + varint(len(message)) + message
@@ -92,7 +114,7 @@ def value_of(framed: bytes) -> bytes:
         tag = framed[at]
         at += 1
         if tag in _LENGTH_DELIMITED:
-            length, at = _read_varint(framed, at)
+            length, at = read_varint(framed, at)
             if tag == _VALUE:
                 return framed[at : at + length]
             at += length
@@ -109,14 +131,3 @@ def _skip_varint(data: bytes, at: int) -> int:
     while data[at] & 128:
         at += 1
     return at + 1
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-        shift += 7

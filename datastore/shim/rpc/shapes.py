@@ -21,36 +21,30 @@ from datastore.shim.mvcc.ops import (
     SortTarget,
     Txn,
 )
+from datastore.shim.mvcc.wire import read_varint
 
 _MOD = CompareTarget.MOD
 _NONE, _KEY = SortOrder.NONE, SortTarget.KEY
 _GUARD = b"\x10\x02\x1a"
 """Compare: target = MOD (field 2), then the key (field 3); a result of EQUAL is left out."""
-_MAX_VARINT = 1 << 63
+_INT64_STOP = 1 << 63
+"""A larger number is a negative one on the wire: left to protobuf."""
 
 
-def decode_txn(body: bytes) -> Txn | None:  # noqa: C901, PLR0911 - one walk over the bytes
-    """Return the transaction, or None. Hot: lengths of one octet are read in place."""
+def decode_txn(body: bytes) -> Txn | None:  # noqa: PLR0911 - one walk over the bytes
+    """Return the transaction, or None. Hot."""
     try:
         if body[0] != 0x0A:  # compare
             return None
-        size, at = body[1], 2
-        if size > 127:
-            size, at = _varint(body, 1)
-        end = at + size
+        end, at = _end(body, 1)
         if body[at : at + 3] != _GUARD:
             return None
-        at += 3
-        size = body[at]
-        at += 1
-        if size > 127:
-            size, at = _varint(body, at - 1)
-        key = body[at : at + size]
-        at += size
-        if not size or body[at] != 0x30:  # mod_revision
+        last, at = _end(body, at + 3)
+        key = body[at:last]
+        if at == last or body[last] != 0x30:  # mod_revision
             return None
-        revision, at = _varint(body, at + 1)
-        if at != end or revision >= _MAX_VARINT or body[at] != 0x12:  # success
+        revision, at = read_varint(body, last + 1)
+        if at != end or revision >= _INT64_STOP or body[at] != 0x12:  # success
             return None
         end, at = _end(body, at + 1)
         write = _decode_write(body, at, end)
@@ -121,8 +115,8 @@ def _decode_put(body: bytes, at: int, end: int) -> Put | None:
         return Put(key, value)
     if body[last] != 0x18:  # lease
         return None
-    lease, last = _varint(body, last + 1)
-    return Put(key, value, lease) if last == end and lease < _MAX_VARINT else None
+    lease, last = read_varint(body, last + 1)
+    return Put(key, value, lease) if last == end and lease < _INT64_STOP else None
 
 
 def _decode_range(  # noqa: C901 - one walk over the bytes
@@ -143,7 +137,9 @@ def _decode_range(  # noqa: C901 - one walk over the bytes
     limit = revision = serializable = keys_only = count_only = 0
     while at < end:
         tag = body[at]
-        number, at = _varint(body, at + 1)
+        number, at = read_varint(body, at + 1)
+        if number >= _INT64_STOP:
+            return None
         if tag == 0x18:
             limit = number
         elif tag == 0x20:
@@ -156,7 +152,7 @@ def _decode_range(  # noqa: C901 - one walk over the bytes
             count_only = number
         else:
             return None
-    if at != end or limit >= _MAX_VARINT or revision >= _MAX_VARINT:
+    if at != end:
         return None
     flags = (serializable != 0, keys_only != 0, count_only != 0)
     return Range(key, stop, limit, revision, _NONE, _KEY, *flags)
@@ -164,27 +160,5 @@ def _decode_range(  # noqa: C901 - one walk over the bytes
 
 def _end(body: bytes, at: int) -> tuple[int, int]:
     """Read a length; return where what it measures ends, and where it begins."""
-    size = body[at]
-    if size < 128:
-        return at + 1 + size, at + 1
-    size, at = _varint(body, at)
+    size, at = read_varint(body, at)
     return at + size, at
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """Return the number at `at` and where it ends; what has more than 63 bits is no shape."""
-    number = body[at]
-    at += 1
-    if number < 128:
-        return number, at
-    number &= 127
-    shift = 7
-    while True:
-        octet = body[at]
-        at += 1
-        number |= (octet & 127) << shift
-        if octet < 128:
-            return number, at
-        shift += 7
-        if shift > 63:
-            raise IndexError
