@@ -27,6 +27,8 @@ _MOD = CompareTarget.MOD
 _NONE, _KEY = SortOrder.NONE, SortTarget.KEY
 _GUARD = b"\x10\x02\x1a"
 """Compare: target = MOD (field 2), then the key (field 3); a result of EQUAL is left out."""
+_RANGE_NUMBERS = (0x18, 0x20, 0x38, 0x40, 0x48)
+"""RangeRequest: limit, revision, serializable, keys_only, count_only, in the order of `Range`."""
 _INT64_STOP = 1 << 63
 """A larger number is a negative one on the wire: left to protobuf."""
 
@@ -119,9 +121,7 @@ def _decode_put(body: bytes, at: int, end: int) -> Put | None:
     return Put(key, value, lease) if last == end and lease < _INT64_STOP else None
 
 
-def _decode_range(  # noqa: C901 - one walk over the bytes
-    body: bytes, at: int, end: int
-) -> Range | None:
+def _decode_range(body: bytes, at: int, end: int) -> Range | None:
     if body[at] != 0x0A:  # key
         return None
     last, at = _end(body, at + 1)
@@ -134,28 +134,17 @@ def _decode_range(  # noqa: C901 - one walk over the bytes
     if body[at] == 0x12:  # range_end
         last, at = _end(body, at + 1)
         stop, at = body[at:last], last
-    limit = revision = serializable = keys_only = count_only = 0
+    numbers: dict[int, int] = {}
     while at < end:
         tag = body[at]
         number, at = read_varint(body, at + 1)
-        if number >= _INT64_STOP:
+        if tag not in _RANGE_NUMBERS or number >= _INT64_STOP:
             return None
-        if tag == 0x18:
-            limit = number
-        elif tag == 0x20:
-            revision = number
-        elif tag == 0x38:
-            serializable = number
-        elif tag == 0x40:
-            keys_only = number
-        elif tag == 0x48:
-            count_only = number
-        else:
-            return None
+        numbers[tag] = number
     if at != end:
         return None
-    flags = (serializable != 0, keys_only != 0, count_only != 0)
-    return Range(key, stop, limit, revision, _NONE, _KEY, *flags)
+    limit, revision, *flags = (numbers.get(tag, 0) for tag in _RANGE_NUMBERS)
+    return Range(key, stop, limit, revision, _NONE, _KEY, *map(bool, flags))
 
 
 def _end(body: bytes, at: int) -> tuple[int, int]:
