@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-import pymysql
-
 from datastore.dsn.target import Target
 from datastore.shim.backends.api import (
     Appended,
@@ -23,20 +21,18 @@ from datastore.shim.backends.api import (
     Head,
     Meta,
     Moved,
-    NotReady,
     RowId,
     Turn,
-    Unavailable,
 )
 from datastore.shim.backends.mysql_append import BEGIN, Append, write
-from datastore.shim.backends.mysql_errors import Contended, explain
+from datastore.shim.backends.mysql_errors import Contended
 from datastore.shim.backends.mysql_reads import MysqlReads
 from datastore.shim.backends.mysql_session import MysqlDriver, Patience, Session
 from datastore.shim.backends.mysql_setup import set_up, to_names, to_sync
 from datastore.shim.backends.mysql_turn import MysqlTurn
 from datastore.shim.backends.mysql_upkeep import Upkeep
 from datastore.shim.backends.sql_backend import SqlBackend
-from datastore.shim.backends.sql_link import Link
+from datastore.shim.backends.sql_link import Link, own_connection
 from datastore.shim.backends.stats import Stats
 
 _PATIENCE: Final = Patience()
@@ -118,18 +114,8 @@ class MysqlBackend(SqlBackend[_Connections]):
     @contextmanager
     def load(self) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
         use = self._use()
-        # A connection of its own: a load lasts, and other reads go on.
-        try:
-            session = use.driver.connect()
-        except NotReady as error:
-            raise Unavailable(str(error)) from error
-        try:
-            with use.reads.load(session) as loaded:
-                yield loaded
-        except pymysql.Error as error:
-            raise explain(error) from error
-        finally:
-            session.close()
+        with own_connection(use.driver) as session, use.reads.load(session) as loaded:
+            yield loaded
 
     def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
         return self._use().reads.values(ids)

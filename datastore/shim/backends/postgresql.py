@@ -25,14 +25,12 @@ from datastore.shim.backends.api import (
     Member,
     Meta,
     Moved,
-    NotReady,
     RowId,
     Turn,
-    Unavailable,
 )
 from datastore.shim.backends.postgresql_append import Append
 from datastore.shim.backends.postgresql_arrays import int8s
-from datastore.shim.backends.postgresql_errors import Contended, explain, explain_append
+from datastore.shim.backends.postgresql_errors import Contended, explain_append
 from datastore.shim.backends.postgresql_hints import Hints, to_channel
 from datastore.shim.backends.postgresql_load import load
 from datastore.shim.backends.postgresql_session import PostgresqlDriver, Session
@@ -40,7 +38,7 @@ from datastore.shim.backends.postgresql_setup import set_up, to_lock_key, to_nam
 from datastore.shim.backends.postgresql_turn import PostgresqlTurn
 from datastore.shim.backends.postgresql_upkeep import Upkeep
 from datastore.shim.backends.sql_backend import SqlBackend
-from datastore.shim.backends.sql_link import Link
+from datastore.shim.backends.sql_link import Link, own_connection
 from datastore.shim.backends.sql_reads import Names, Reads, Statements, ordered_values, to_head
 from datastore.shim.backends.stats import Stats
 
@@ -142,18 +140,11 @@ class PostgresqlBackend(SqlBackend[_Connections]):
     @contextmanager
     def load(self) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
         use = self._use()
-        # A connection of its own: a load lasts, and other reads go on.
-        try:
-            session = self._driver.connect()
-        except NotReady as error:
-            raise Unavailable(str(error)) from error
-        try:
-            with load(session, use.names, use.statements) as loaded:
-                yield loaded
-        except psycopg.Error as error:
-            raise explain(error) from error
-        finally:
-            session.close()
+        with (
+            own_connection(self._driver) as session,
+            load(session, use.names, use.statements) as loaded,
+        ):
+            yield loaded
 
     def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
         # In chunks: each may be many megabytes. `pruned` only rises, so the last one holds.

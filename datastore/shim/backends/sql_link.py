@@ -43,6 +43,26 @@ class Driver(Protocol[C]):
         """Return what an error of the driver means to a read: never OutcomeUnknown."""
 
 
+@contextmanager
+def own_connection(driver: Driver[C]) -> Iterator[C]:
+    """Give a connection of the caller's own: for a read that lasts, while others go on.
+
+    Raises:
+        Unavailable: it cannot be had.
+        BackendError: what an error of the driver means to a read.
+    """
+    try:
+        connection = driver.connect()
+    except NotReady as error:
+        raise Unavailable(str(error)) from error
+    try:
+        yield connection
+    except driver.errors as error:
+        raise driver.explain(error) from error
+    finally:
+        driver.close(connection)
+
+
 class Link(Generic[C]):
     """A connection of a lane.
 
