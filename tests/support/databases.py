@@ -70,8 +70,32 @@ class Account:
         return {"user": self.entry.pw_uid, "group": self.entry.pw_gid, "extra_groups": []}
 
 
-class PostgresqlServer:
-    """A PostgreSQL that trusts everybody on this machine."""
+class ServerProcess:
+    """The first process of a server, once it has been started."""
+
+    STOP: int
+    """The signal that stops it in order."""
+    _process: subprocess.Popen[bytes] | None = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the server's first process."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self, number: int | None = None) -> None:
+        """Stop in order, or with a signal that leaves a crash behind."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(SIGCONT)
+                self._process.send_signal(self.STOP if number is None else number)
+            self._process.wait(READY_SECONDS)
+            self._process = None
+
+
+class PostgresqlServer(ServerProcess):
+    """A PostgreSQL that trusts everybody on this machine. SIGINT disconnects everybody."""
+
+    STOP = SIGINT
 
     kind = "postgresql"
 
@@ -105,7 +129,6 @@ class PostgresqlServer:
             "max_wal_size": "64MB",
             **(settings or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
         self.account.run([
             obtain("initdb"), "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8",
             "--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=4",
@@ -136,20 +159,6 @@ class PostgresqlServer:
                 time.sleep(0.02)
             else:
                 return
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the server's first process."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self, number: int = SIGINT) -> None:
-        """Stop: SIGINT disconnects everybody; SIGQUIT and SIGKILL leave a crash behind."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(SIGCONT)
-                self._process.send_signal(number)
-            self._process.wait(READY_SECONDS)
-            self._process = None
 
     def close(self) -> None:
         """Stop and remove everything."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import pymysql
 
 from datastore.dsn import Dsn, Target, to_target
-from tests.support.databases import READY_SECONDS, USER, Account
+from tests.support.databases import READY_SECONDS, USER, Account, ServerProcess
 from tests.support.quick_disk import make_directory
 from tests.support.running import eventually, free_port
 from tests.tools.databases import obtain
@@ -66,8 +65,10 @@ class Databases:
         self.execute(f"DROP DATABASE IF EXISTS `{database}`")
 
 
-class MariadbServer(Databases):
+class MariadbServer(ServerProcess, Databases):
     """A MariaDB that trusts everybody on this machine."""
+
+    STOP = SIGTERM
 
     kind = "mariadb"
 
@@ -104,7 +105,6 @@ class MariadbServer(Databases):
             "max-connections": "200",
             **(settings or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
         self.account.run([
             obtain("mariadb-install-db"), "--no-defaults", f"--datadir={self.data}",
             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
@@ -130,20 +130,6 @@ class MariadbServer(Databases):
         assert self._process.poll() is None, self.log.read_text()
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.socket)) == 0
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the server."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self, number: int = SIGTERM) -> None:
-        """Stop in order, or with SIGKILL as a crash does."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(SIGCONT)
-                self._process.send_signal(number)
-            self._process.wait(READY_SECONDS)
-            self._process = None
 
     def close(self) -> None:
         """Stop and remove everything."""
