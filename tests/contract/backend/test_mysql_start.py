@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import pytest
 
 from datastore.dsn import Access, Dsn, Host, to_target
 from datastore.dsn.password import PasswordFile
-from datastore.shim.backends.api import Backend, NotReady, Unavailable
 from datastore.shim.backends.mysql import MysqlBackend
 from tests.support import batches
 from tests.support.databases import database_on
 from tests.support.mariadb import MariadbServer, running_mariadb
+from tests.support.opening import opened, refusal
 from tests.support.running import free_port
 
 
@@ -34,21 +33,6 @@ def server() -> Iterator[MariadbServer]:
 def database(server: MariadbServer) -> Iterator[str]:
     with database_on(server) as name:
         yield name
-
-
-@contextmanager
-def opened(backend: MysqlBackend) -> Iterator[MysqlBackend]:
-    backend.open()
-    with closing(backend):
-        yield backend
-
-
-def refusal(backend: Backend) -> str:
-    with pytest.raises(NotReady) as refused:
-        backend.open()
-    with pytest.raises(Unavailable, match="closed"):
-        backend.head()
-    return str(refused.value)
 
 
 def tables(server: MariadbServer, database: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import pytest
 
 from datastore.dsn import Access, Dsn, Host, to_target
 from datastore.dsn.password import PasswordFile
-from datastore.shim.backends.api import Backend, NotReady, Unavailable
+from datastore.shim.backends.api import Unavailable
 from datastore.shim.backends.postgresql import PostgresqlBackend
 from tests.support import batches
 from tests.support.databases import PostgresqlServer, database_on, running_postgresql
+from tests.support.opening import opened, refusal
 from tests.support.pgbouncer import pgbouncer_before
 from tests.support.running import free_port
 
@@ -39,21 +39,6 @@ def server() -> Iterator[PostgresqlServer]:
 def database(server: PostgresqlServer) -> Iterator[str]:
     with database_on(server) as name:
         yield name
-
-
-@contextmanager
-def opened(backend: PostgresqlBackend) -> Iterator[PostgresqlBackend]:
-    backend.open()
-    with closing(backend):
-        yield backend
-
-
-def refusal(backend: Backend) -> str:
-    with pytest.raises(NotReady) as refused:
-        backend.open()
-    with pytest.raises(Unavailable, match="closed"):
-        backend.head()
-    return str(refused.value)
 
 
 # -- what is made -------------------------------------------------------------------------------
