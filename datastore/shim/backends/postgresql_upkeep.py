@@ -6,6 +6,7 @@ the transaction began and may be old after a wait for a lock (log.md A5).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
@@ -18,6 +19,7 @@ from datastore.shim.backends.limits import COMMIT_SECONDS, COMMITS_KEPT, MEMBER_
 from datastore.shim.backends.postgresql_arrays import int8s
 from datastore.shim.backends.postgresql_errors import explain
 from datastore.shim.backends.postgresql_session import PostgresqlDriver, Session
+from datastore.shim.backends.postgresql_snapshots import SnapshotWatch
 from datastore.shim.backends.sql_link import Link
 from datastore.shim.backends.sql_reads import Names
 from datastore.shim.backends.stats import Stats
@@ -90,6 +92,7 @@ class Upkeep:
         self._stats = stats
         self._leases: Link[Session] = Link(driver, stats)
         self._pruning: Link[Session] = Link(driver, stats)
+        self._snapshots = SnapshotWatch(names)
         self._tables = [names.head, names.commit, names.log, names.lease, names.member]
         fill = names.fill
         self._keep_alive, self._expire, self._promote = map(fill, (_KEEP_ALIVE, _EXPIRE, _PROMOTE))
@@ -132,6 +135,7 @@ class Upkeep:
             Member(to_unsigned(number), name, tuple(urls.split("\n") if urls else ()), horizon)
             for number, name, urls, horizon in others
         ]
+        self._snapshots.look(self._leases, time.monotonic())
         return sorted([me._replace(client_urls=tuple(me.client_urls)), *found])
 
     def prune(self, pruned: int, ids: Sequence[RowId]) -> None:
