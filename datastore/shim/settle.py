@@ -73,10 +73,23 @@ async def _look(replica: Replica, batch: Batch) -> Appended | Moved:
                 f"the log stands at commit {head.change}, below {batch.expected} that this "
                 "server has applied: the database has lost commits"
             )
-        fence = Batch(secrets.token_bytes(16), batch.expected, head.revision, Kinds.NONE)
+        await _verify_base(replica, batch)
+        fence = Batch(
+            secrets.token_bytes(16), batch.expected, head.revision, Kinds.NONE, base=batch.base
+        )
         fenced = await lane(backend.append, fence)
         if isinstance(fenced, Appended) and fenced.sync is not None:
             await lane(fenced.sync)
+
+
+async def _verify_base(replica: Replica, batch: Batch) -> None:
+    """Refuse to fence off a place in another history, which would become part of ours."""
+    base = await replica.lanes.append(replica.backend.commit, batch.expected)
+    if batch.base is not None and base is not None and base.batch != batch.base:
+        raise Diverged(
+            f"commit {batch.expected} is another one than this server has applied: the database "
+            "has lost commits"
+        )
 
 
 async def _decided(replica: Replica, batch: Batch) -> Appended | Moved | None:

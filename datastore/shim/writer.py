@@ -255,13 +255,14 @@ class Writer:
     async def _once(self, waiting: list[Pending], turn: Turn | None) -> list[Pending]:
         """Evaluate and append once; return those that must be tried again."""
         replica = self._replica
-        expected = replica.position.change
+        base = replica.position
+        expected = base.change
         overlay = await self._evaluate(waiting)
         if replica.position.change != expected:
             return waiting  # moved while values were fetched
         if overlay.empty:
             return await self._answer_unwritten(waiting, expected, turn)
-        batch = _to_batch(overlay, expected)
+        batch = _to_batch(overlay, base)
         try:
             result = await self._append_or_settle(batch, waiting, turn)
         except Unavailable as error:
@@ -374,10 +375,11 @@ class Writer:
             pending.answer()
 
 
-def _to_batch(overlay: Overlay, expected: int) -> Batch:
+def _to_batch(overlay: Overlay, base: Commit) -> Batch:
     return Batch(
         batch=secrets.token_bytes(16),
-        expected=expected,
+        expected=base.change,
+        base=base.batch,
         revision=overlay.revision,
         kinds=overlay.kinds,
         rows=overlay.rows,

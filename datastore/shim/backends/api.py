@@ -121,6 +121,9 @@ class Batch(NamedTuple):
     auth: AuthState | None = None
     alarms: Sequence[Alarm] | None = None  # the whole set afterwards
     compacted: int | None = None
+    base: bytes | None = None
+    """The batch of commit `expected`, compared too where it is given and others may write: a
+    pooler can hide that another history has reached the same number."""
 
 
 class Appended(NamedTuple):

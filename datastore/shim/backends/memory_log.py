@@ -101,9 +101,11 @@ class Log:
         return self.turn_lock.locked()
 
     def append(self, batch: Batch) -> Head | Moved:
-        """Commit `batch` if its `expected` is the head's change; no faults."""
+        """Commit `batch` if it was evaluated at the head; no faults."""
         with self.lock:
             if batch.expected != self.head.change:
+                return Moved(self.head)
+            if batch.base not in {None, self.commits[batch.expected].batch}:
                 return Moved(self.head)
             self._check(batch)
             touched = [*(lease for lease, _ in batch.granted), *batch.dropped]

@@ -39,9 +39,10 @@ _ROWS_PER_PACKET: Final = 20_000
 """A packet of small rows must not take longer than a reply is waited for."""
 
 _HEAD = """UPDATE {head} SET {change}={change}+1,revision=%%d,compacted=COALESCE(%%b,compacted)
-WHERE id=1 AND {change}=%%d AND schema_version=%d;
+WHERE id=1 AND {change}=%%d AND schema_version=%d%%b;
 SET @won=IF(ROW_COUNT()=1,0,NULL);
 INSERT INTO {commit} VALUES (@won+%%d,%%d,%%b,%%d,UTC_TIMESTAMP(6));"""
+_BASE = " AND (SELECT batch FROM {commit} WHERE {change}=%d)=%b"
 _LOG = "INSERT INTO {log} VALUES "
 _GRANT = "REPLACE INTO {lease} (id,ttl,deadline,expired) VALUES "
 _END = (
@@ -76,6 +77,7 @@ class Append:
     def __init__(self, names: Names) -> None:
         fill = names.fill
         self._head = (fill(_HEAD) % SCHEMA_VERSION).encode()
+        self._base = fill(_BASE).encode()
         self._log = fill(_LOG).encode()
         self._drop = fill("DELETE FROM {lease} WHERE id IN (").encode()
         self._grant = fill(_GRANT).encode()
@@ -98,11 +100,12 @@ class Append:
         """
         kinds = int(batch.kinds)  # operations on an IntFlag cost microseconds
         compacted = b"NULL" if batch.compacted is None else b"%d" % batch.compacted
+        base = b"" if batch.base is None else self._base % (batch.expected, quote(batch.base))
         packet = [
             begin,
             self._head
             % (
-                batch.revision, compacted, batch.expected,
+                batch.revision, compacted, batch.expected, base,
                 batch.expected + 1, batch.revision, quote(batch.batch), kinds,
             ),
         ]  # fmt: skip

@@ -21,6 +21,7 @@ _HEAD = """
 WITH h AS (UPDATE {head} SET change = change + 1, revision = %s,
     compacted = coalesce(%s::bigint, compacted)
   WHERE id = 1 AND change = %s AND schema_version = %s
+    AND (%b::bytea IS NULL OR EXISTS (SELECT 1 FROM {commit} WHERE change = %s AND batch = %b))
   RETURNING change, revision, compacted, pruned, cluster_id, schema_version),
 c AS (INSERT INTO {commit} (change, revision, batch, kinds)
   SELECT change, revision, %b, %s::smallint FROM h)"""
@@ -65,7 +66,8 @@ class Append:
         kinds = int(batch.kinds)  # operations on an IntFlag cost microseconds
         parts = [self._head]
         values: list[Any] = [
-            batch.revision, batch.compacted, batch.expected, SCHEMA_VERSION, batch.batch, kinds,
+            batch.revision, batch.compacted, batch.expected, SCHEMA_VERSION,
+            batch.base, batch.expected, batch.base, batch.batch, kinds,
         ]  # fmt: skip
         if batch.rows:
             parts.append(self._rows)

@@ -64,6 +64,19 @@ def test_a_batch_that_expects_a_later_change_is_not_written(backend: Backend) ->
     assert backend.commit(8) is None
 
 
+def test_a_batch_on_another_history_that_has_reached_its_number_is_not_written(
+    shared: Backend,
+) -> None:
+    head = batches.fill(shared, [[b"a"], [b"b"]])
+    commit = shared.commit(head.change)
+    assert commit is not None
+    stranger = batches.keys(head, batches.put(4))._replace(base=b"x" * 16)
+    assert batches.moved(shared, stranger) == head
+    assert shared.head() == head
+    fitting = batches.keys(head, batches.put(4))._replace(base=commit.batch)
+    assert batches.commit(shared, fitting).change == head.change + 1
+
+
 def test_a_batch_is_appended_once(backend: Backend) -> None:
     batch = batches.keys(backend.head(), batches.put(2))
     head = batches.commit(backend, batch)
