@@ -61,6 +61,16 @@ _OPTIONS: Final = (
         "N",
         "Size at which writes are refused; -1 is none. [2 GiB, or none on a database server]",
     ),
+    (
+        "auto-compaction-mode",
+        "MODE",
+        "What --auto-compaction-retention counts: periodic, or revision. [periodic]",
+    ),
+    (
+        "auto-compaction-retention",
+        "KEPT",
+        "History to keep: hours, a duration such as 30m, or revisions; 0 is all of it. [0]",
+    ),
     ("min-lease-ttl", "SECONDS", "Shortest lease. [2]"),
     ("value-cache-bytes", "N", "Bytes of values kept in memory. [268435456]"),
     ("grpc-keepalive-min-time", "DURATION", "Shortest interval of a client's pings. [5s]"),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from datastore.dsn import Access, Dsn, is_server, to_target
 from datastore.shim.access import parse_access
+from datastore.shim.retention import Retention, parse_retention
 from datastore.shim.transport.api import TlsFiles
 from datastore.shim.transport.certificates import find_fault
 
@@ -64,6 +65,7 @@ class ServeOptions:
     max_request_bytes: int = 3 << 19
     max_concurrent_streams: int = 1 << 31
     quota_bytes: int = DEFAULT_QUOTA_BYTES
+    auto_compaction: Retention | None = None
     min_lease_ttl: int = 2
     cache_bytes: int = 256 << 20
     keepalive: Keepalive = field(default_factory=Keepalive)
@@ -221,6 +223,7 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
         max_request_bytes=parser.number("max-request-bytes", 3 << 19, 1),
         max_concurrent_streams=parser.number("max-concurrent-streams", 1 << 31, 1),
         quota_bytes=quota or _default_quota(datastore),
+        auto_compaction=parse_retention(parser),
         min_lease_ttl=parser.number("min-lease-ttl", 2, 1),
         cache_bytes=parser.number("value-cache-bytes", 256 << 20, 0),
         keepalive=Keepalive(

@@ -13,6 +13,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from datastore.shim.backends.api import Backend, Member
+from datastore.shim.compactor import Compactor
 from datastore.shim.errors import Stopped
 from datastore.shim.expirer import Expirer
 from datastore.shim.follower import follow
@@ -190,6 +191,8 @@ class Shim:
         await self._bind(transport, self._http)
         advertised[:] = options.advertise_client_urls or self.urls
         self._run(members.run())
+        if options.auto_compaction is not None:
+            self._run(Compactor(replica, writer, members, options.auto_compaction).run())
         if self._keeper is not None:
             self._run(self._keeper.run())
 
