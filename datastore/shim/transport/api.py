@@ -126,27 +126,60 @@ class Later:
         """Answer. Hot."""
         self._body = body
         self.note(None)
-        if self._taker is not None:
-            self._taker(body, None)
+        self._give(body, None)
 
     def refuse(self, error: RpcError) -> None:
         """Answer with an error."""
         self._error = error
         self.note(error)
-        if self._taker is not None:
-            self._taker(None, error)
+        self._give(None, error)
+
+    def _give(self, body: bytes | None, error: RpcError | None) -> None:
+        taker = self._taker
+        # Who answers holds this, and is held by it until here: an answered call is no cycle.
+        self._taker = None
+        self.on_abandon = self.note = _ignore
+        if taker is not None:
+            taker(body, error)
+
+    async def wait(self) -> bytes:
+        """Return the answer, or raise the error; a waiter that is cancelled abandons it."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def take(body: bytes | None, error: RpcError | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(body or b"")
+
+        self.take(take)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Say that nobody waits any more: the transport's word when a call ends early."""
         if self._body is None and self._error is None:
             self._taker = None
-            self.on_abandon()
-            self.note(_CANCELLED)
-            self.note = _ignore
+            abandoned, note = self.on_abandon, self.note
+            self.on_abandon = self.note = _ignore
+            abandoned()
+            note(_CANCELLED)
 
 
 def _ignore(_error: object = None) -> None:
     pass
+
+
+async def settled(answer: bytes | Later | Awaitable[bytes]) -> bytes:
+    """Return what a unary handler answers, now or later."""
+    if isinstance(answer, bytes):
+        return answer
+    return await (answer.wait() if isinstance(answer, Later) else answer)
 
 
 Unary = Callable[[Call, bytes], "bytes | Later | Awaitable[bytes]"]
