@@ -335,6 +335,29 @@ def test_leases_and_alarms_of_others_arrive_with_their_commits() -> None:
     _run(scenario)
 
 
+def test_a_lease_that_all_servers_expire_at_once_ends_once() -> None:
+    """T39: each key is deleted by one revision, whichever server was first."""
+
+    async def scenario() -> None:
+        log = _log()
+        servers = await _started(log, 3, upkeep=True)
+        for number in range(1, 31):
+            server = servers[number % 3]
+            await server.write(LeaseGrant(number, 2))
+            await server.write(Put(b"a%d" % number, b"v", lease=number))
+            await server.write(Put(b"b%d" % number, b"v", lease=number))
+        await _until(lambda: not any(s.replica.store.leases.ids() for s in servers))
+        await settled(log, *servers)
+        ends = [row.meta for row in log.all_rows() if row.meta.tombstone]
+        assert Counter(meta.key for meta in ends).most_common(1)[0][1] == 1
+        assert len(ends) == 60
+        assert len({to_revision(meta.id) for meta in ends}) == 30
+        assert all(server.recorder.told == list(committed(log)) for server in servers)
+        await _stop(*servers)
+
+    _run(scenario)
+
+
 def test_a_foreign_compaction_takes_effect_after_the_commits_before_it() -> None:
     async def scenario() -> None:
         log = _log()

@@ -103,6 +103,7 @@ def test_a_sole_server_keeps_deadlines_and_turns_to_itself(sole_place: Place) ->
 
 
 def test_a_lease_runs_by_the_database_clock(shared_place: Place, shared: Backend) -> None:
+    """T49: servers that share a database need not agree on the time."""
     batches.commit(shared, batches.grant(shared.head(), (1, 1000)))
     shared_place.clock.advance(400)
     (lease,) = shared.leases()
