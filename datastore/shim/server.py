@@ -28,10 +28,13 @@ from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.cluster import ClusterService
+from datastore.shim.rpc.concurrency import Keys
+from datastore.shim.rpc.election import ElectionService
 from datastore.shim.rpc.header import Headers, derive_member_id
 from datastore.shim.rpc.health import HealthService
 from datastore.shim.rpc.kv import KvService, RequestLimits
 from datastore.shim.rpc.lease import LeaseService
+from datastore.shim.rpc.lock import LockService
 from datastore.shim.rpc.maintenance import MaintenanceService, Release
 from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
@@ -171,7 +174,12 @@ class Shim:
         request_limits = RequestLimits(options.max_request_bytes, options.max_txn_ops)
         self.kv = KvService(desk, reader, writer, pruner, quota=quota, limits=request_limits)
         WatchService(desk, replica, self.hub)
-        LeaseService(desk, replica, writer, expirer, quota=quota, min_ttl=options.min_lease_ttl)
+        lease = LeaseService(
+            desk, replica, writer, expirer, quota=quota, min_ttl=options.min_lease_ttl
+        )
+        keys = Keys(self.kv, lease, self.hub)
+        LockService(desk, keys)
+        ElectionService(desk, keys)
         ClusterService(desk, members)
         MaintenanceService(desk, replica, writer, quota, release=self.release, members=members)
         HealthService(desk)
