@@ -1,31 +1,16 @@
-"""The command line of the datastore: ``python -m datastore serve``.
-
-Exit codes: 0 stopped by a signal, 1 a fault of ours, 2 options that cannot be served, 3 the store
-cannot be opened, 4 an address cannot be listened on, 5 the store failed while it was served.
-"""
+"""The command line of the datastore: ``python -m datastore serve``."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from datastore.serving import EXIT_STORE, EXIT_USAGE, prepare, run
 from datastore.shim.access import OPTIONS as ACCESS_OPTIONS
-
-if TYPE_CHECKING:
-    from datastore.shim.options import ServeOptions
-
-EXIT_USAGE: Final = 2
-EXIT_STORE: Final = 3
-EXIT_LISTEN: Final = 4
-EXIT_FAILED: Final = 5
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -119,8 +104,7 @@ def serve(**texts: str | None) -> None:
     BYRE_DATASTORE; one with a password must not be given on the command line.
     --datastore-listen has BYRE_DATASTORE_LISTEN for the same reason.
     """
-    # The C core logs to standard error whatever Python does; its noise is no news to anybody.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    prepare()
     from datastore.shim.access import LISTEN_VARIABLE
     from datastore.shim.logs import set_up
     from datastore.shim.options import ENVIRONMENT_VARIABLE, BadOptions, parse
@@ -135,7 +119,7 @@ def serve(**texts: str | None) -> None:
     for secret in (ENVIRONMENT_VARIABLE, LISTEN_VARIABLE, named["datastore-password-env"]):
         os.environ.pop(secret or "", None)
     set_up(options.log_level, as_json=options.log_json)
-    sys.exit(_run(options))
+    sys.exit(run(options))
 
 
 @main.command()
@@ -187,49 +171,3 @@ def accept_loss(*, yes: bool, **texts: str | None) -> None:
         click.echo(str(error), err=True)
         sys.exit(EXIT_STORE)
     sys.exit(0 if confirmed else 1)
-
-
-def _run(options: ServeOptions) -> int:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(_serve(options))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(options))
-
-
-async def _serve(options: ServeOptions) -> int:
-    """Serve until a signal or the end of the store; return the exit code."""
-    from datastore.shim.backends.api import BackendError
-    from datastore.shim.server import CannotListen, Shim
-
-    log = logging.getLogger(__name__)
-    stop = asyncio.Event()
-    stopping = asyncio.ensure_future(stop.wait())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            opening = asyncio.ensure_future(stack.enter_async_context(Shim(options)))
-            await asyncio.wait((stopping, opening), return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                # Reading a large store takes seconds.
-                opening.cancel()
-                await asyncio.gather(opening, return_exceptions=True)
-                return 0
-            shim = opening.result()
-            failing = asyncio.ensure_future(shim.failure())
-            await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if failing.done():
-                log.error("the store must not be served", extra={"reason": failing.result()})
-                return EXIT_FAILED
-            failing.cancel()
-    except CannotListen as error:
-        log.error("%s", error)  # noqa: TRY400 - foreseeable, no traceback
-        return EXIT_LISTEN
-    except BackendError as error:
-        log.error("cannot open the store: %s", error)  # noqa: TRY400
-        return EXIT_STORE
-    return 0
