@@ -58,7 +58,8 @@ class Members:
         replica.check_reachable()
         reads = self._reads()
         position = replica.store.revision
-        me = self.me._replace(horizon=position if reads is None else min(reads, position))
+        needed = (position, reads, replica.holds.oldest)
+        me = self.me._replace(horizon=min(each for each in needed if each is not None))
         try:
             live = await replica.lanes.upkeep(replica.backend.heartbeat, me)
         except BackendError as error:

@@ -88,8 +88,10 @@ class Pruner:
         """Delete the garbage of all compactions up to `revision`."""
         replica = self._replica
         async with self._busy:
-            while replica.store.tidy():  # noqa: ASYNC110 - in steps: requests are answered between
-                await asyncio.sleep(0)
+            await replica.holds.released()
+            while replica.store.tidy():
+                await asyncio.sleep(0)  # in steps: requests are answered between
+                await replica.holds.released()
             rows = replica.store.collect(revision)
             if replica.shared and replica.head.pruned >= revision:
                 rows = []  # another server has them; what it leaves is found at the next start

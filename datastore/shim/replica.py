@@ -43,6 +43,7 @@ from datastore.shim.foreign import (
     to_version,
 )
 from datastore.shim.health import Health, State
+from datastore.shim.holds import Holds
 from datastore.shim.lanes import Lanes
 from datastore.shim.mvcc.store import Applied, Store
 from datastore.shim.mvcc.version import Change
@@ -88,6 +89,7 @@ class Replica:
         self.lanes = lanes
         self.health = health
         self.shared = backend.shared
+        self.holds = Holds()
         self.foreign_at = float("-inf")
         """When a commit of another server was last applied, on the loop's clock."""
         self.appending = b""

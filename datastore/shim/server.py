@@ -29,7 +29,9 @@ from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.cluster import ClusterService
 from datastore.shim.rpc.concurrency import Keys
+from datastore.shim.rpc.downgrade import DowngradeService
 from datastore.shim.rpc.election import ElectionService
+from datastore.shim.rpc.hashes import HashService
 from datastore.shim.rpc.header import Headers, derive_member_id
 from datastore.shim.rpc.health import HealthService
 from datastore.shim.rpc.kv import KvService, RequestLimits
@@ -181,7 +183,16 @@ class Shim:
         LockService(desk, keys)
         ElectionService(desk, keys)
         ClusterService(desk, members)
-        MaintenanceService(desk, replica, writer, quota, release=self.release, members=members)
+        MaintenanceService(
+            desk,
+            replica,
+            writer,
+            quota,
+            release=self.release,
+            members=members,
+            downgrade=DowngradeService(desk, replica, API_VERSION),
+        )
+        HashService(desk, replica)
         HealthService(desk)
         self._metrics.show(self)
         self._run(

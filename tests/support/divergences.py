@@ -40,6 +40,18 @@ DIVERGENCES = (
         "https://github.com/etcd-io/etcd/issues/10681",
     ),
     Divergence(
+        "test_a_learner_can_be_added",
+        SHIM,
+        "a server becomes a member by being started on the database",
+        "https://etcd.io/docs/v3.6/op-guide/runtime-configuration/",
+    ),
+    Divergence(
+        "test_peer_urls_can_be_changed",
+        SHIM,
+        "servers on one database have no peer URLs",
+        "https://etcd.io/docs/v3.6/op-guide/runtime-configuration/",
+    ),
+    Divergence(
         "test_one_port_speaks_http_too",
         frozenset(f"{server}-grpcio" for server in SHIM),
         "grpc's C core takes nothing but HTTP/2",

@@ -247,13 +247,13 @@ class Log:
     def history(self, first: int, last: int, limit: int) -> Page:
         """Return a page of rows; see `Backend.history`."""
         with self.lock:
-            found = self._between(to_row_id(first, 0), to_row_id(last + 1, 0))
-            end = min(limit, len(found))
-            while 0 < end < len(found) and (
-                to_revision(found[end].meta.id) == to_revision(found[end - 1].meta.id)
-            ):
+            ids = self._ids
+            start = bisect_left(ids, to_row_id(first, 0))
+            stop = bisect_left(ids, to_row_id(last + 1, 0))
+            end = min(start + limit, stop)
+            while start < end < stop and to_revision(ids[end]) == to_revision(ids[end - 1]):
                 end += 1
-            return Page(self.head.pruned, found[:end], end < len(found))
+            return Page(self.head.pruned, [self.rows[i] for i in ids[start:end]], end < stop)
 
     def _between(self, start: RowId, stop: RowId) -> list[Row]:
         low, high = bisect_left(self._ids, start), bisect_left(self._ids, stop)

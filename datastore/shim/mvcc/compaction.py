@@ -7,11 +7,12 @@ that one since 3.5.15, and hashes of members would differ otherwise.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from operator import attrgetter
 
-from datastore.shim.backends.api import SUB_BITS
+from datastore.shim.backends.api import SUB_BITS, Meta
 from datastore.shim.mvcc.index import Index
+from datastore.shim.mvcc.keyrange import KeyRange
 from datastore.shim.mvcc.version import Version
 
 _id = attrgetter("id")
@@ -70,3 +71,24 @@ def _compact_key(index: Index, key: bytes, revision: int, garbage: list[Version]
         index.history.pop(key, None)
     else:
         del history[:kept]
+
+
+def is_retained(index: Index, meta: Meta, compacted: int) -> bool:
+    """Return whether a stored row outlives a compaction, whether or not garbage is pruned yet.
+
+    The index must know all versions as of `compacted`: no later compaction has been in it.
+    """
+    revision = meta.id >> SUB_BITS
+    if revision > compacted:
+        return True
+    newest = index.newest_at(meta.key, compacted)
+    if newest is None or newest.id != meta.id:
+        return False
+    return bool(newest.version) or revision == compacted
+
+
+def count_retained(index: Index, compacted: int) -> int:
+    """Return how many rows outlive a compaction, but for tombstones exactly there. As above."""
+    recent, bound = index.recent, (compacted + 1) << SUB_BITS
+    since = len(recent) - bisect_left(recent, bound, key=_id)
+    return since + (index.count(KeyRange(b"", None), compacted) if compacted > 0 else 0)

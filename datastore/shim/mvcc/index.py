@@ -114,19 +114,22 @@ class Index:
 
     def find_at(self, key: bytes, revision: int) -> Version | None:
         """Return the live version of a key as of a revision that is not compacted."""
+        version = self.newest_at(key, revision)
+        return version if version is not None and version.version else None
+
+    def newest_at(self, key: bytes, revision: int) -> Version | None:
+        """Return the version of a key as of a revision, also where it is a tombstone."""
         version = self.latest.get(key)
         if version is None:
             return None
         bound = (revision + 1) << SUB_BITS
-        if version.id >= bound:
-            history = self.history.get(key)
-            if history is None:
-                return None
-            at = bisect_right(history, bound - 1, key=_id)
-            if not at:
-                return None
-            version = history[at - 1]
-        return version if version.version else None
+        if version.id < bound:
+            return version
+        history = self.history.get(key)
+        if history is None:
+            return None
+        at = bisect_right(history, bound - 1, key=_id)
+        return history[at - 1] if at else None
 
     def scan(self, span: KeyRange, revision: int | None, limit: int) -> list[Version]:
         """Return the live versions of a range in key order, at most `limit` (0: all)."""

@@ -50,6 +50,10 @@ class Lessor:
         """Return all leases, the first to expire first."""
         return sorted(self._leases, key=lambda lease: self._leases[lease].deadline)
 
+    def ttl(self, lease: int) -> int:
+        """Return the TTL of a known lease, in seconds."""
+        return self._leases[lease].ttl
+
     def find(self, lease: int) -> LeaseInfo | None:
         """Return a lease, or None."""
         return self._leases.get(lease)

@@ -1,28 +1,25 @@
-"""etcdserverpb.Maintenance: status, alarms, defragmentation, a hash of the keys."""
+"""etcdserverpb.Maintenance: status, alarms, defragmentation, and who leads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datastore.etcdpb import rpc_pb2 as pb
-from datastore.shim.backends.api import Alarm, BackendError, Row, to_revision
-from datastore.shim.errors import Compacted, FutureRevision, NoLeader, NoSpace
+from datastore.shim.backends.api import Alarm, BackendError
+from datastore.shim.errors import NoLeader, NoSpace
 from datastore.shim.members import Members
 from datastore.shim.mvcc.ops import SetAlarms
-from datastore.shim.mvcc.store import Store
 from datastore.shim.replica import Replica
+from datastore.shim.rpc.downgrade import DowngradeService
 from datastore.shim.rpc.header import RAFT_TERM
 from datastore.shim.rpc.kv import REQUEST_SECONDS
 from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
-from datastore.shim.transport.api import Call
+from datastore.shim.transport.api import Call, Code, RpcError
 from datastore.shim.writer import Writer
-
-HASH_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class Release:
 
 
 class MaintenanceService:
-    """Status, Alarm, Defragment, HashKV."""
+    """Status, Alarm, Defragment, MoveLeader."""
 
     def __init__(
         self,
@@ -45,6 +42,7 @@ class MaintenanceService:
         *,
         release: Release,
         members: Members,
+        downgrade: DowngradeService,
     ) -> None:
         self._headers = desk.headers
         self._health = desk.health
@@ -53,11 +51,12 @@ class MaintenanceService:
         self._release = release
         self._quota = quota
         self._members = members
+        self._downgrade = downgrade
         self._now = asyncio.get_running_loop().time
         desk.unary("/etcdserverpb.Maintenance/Status", self.status)
         desk.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
         desk.unary("/etcdserverpb.Maintenance/Defragment", self.defragment)
-        desk.unary("/etcdserverpb.Maintenance/HashKV", self.hash_kv)
+        desk.unary("/etcdserverpb.Maintenance/MoveLeader", self.move_leader)
 
     async def status(self, call: Call, body: bytes) -> bytes:
         """Describe this server, also while the database is away."""
@@ -67,18 +66,19 @@ class MaintenanceService:
             await quota.measure()
         # Tools divide by the size, and an etcd has applied something before it serves.
         change = self._replica.position.change + 1
+        target = self._downgrade.target
         answer = pb.StatusResponse(
             version=release.version,
             dbSize=max(1, quota.size.total),
             dbSizeInUse=quota.size.in_use,
-            leader=self._members.first if self._health.serving else 0,
+            leader=self._leader,
             raftIndex=change,
             raftAppliedIndex=change,
             raftTerm=RAFT_TERM,
             errors=self._errors(),
             storageVersion=release.storage,
             dbSizeQuota=max(quota.limit, 0),
-            downgradeInfo=pb.DowngradeInfo(),
+            downgradeInfo=pb.DowngradeInfo(enabled=bool(target), targetVersion=target),
         )
         return self._header() + answer.SerializeToString()
 
@@ -132,43 +132,25 @@ class MaintenanceService:
         await self._replica.lanes.chores(self._replica.backend.defragment)
         return b""
 
-    async def hash_kv(self, call: Call, body: bytes) -> bytes:
-        """Hash what can be read up to a revision: equal on every server of the database."""
-        await self._replica.read_index()
-        store = self._replica.store
-        wanted = pb.HashKVRequest.FromString(body).revision
-        revision = wanted or store.revision
-        if revision > store.revision:
-            raise FutureRevision
-        while True:
-            compacted = store.compacted
-            if revision < compacted:
-                raise Compacted(compacted)
-            crc = await self._hash(store, revision, compacted)
-            if store.compacted == compacted:
-                break
-        answer = pb.HashKVResponse(hash=crc, compact_revision=compacted, hash_revision=revision)
-        return self._header() + answer.SerializeToString()
+    async def move_leader(self, call: Call, body: bytes) -> bytes:
+        """Answer as an etcd whose leader stays where it is; the answer is empty.
 
-    async def _hash(self, store: Store, revision: int, compacted: int) -> int:
-        # Seeded, as in etcd, so that nothing hashed is not 0: protobuf would leave that out.
-        crc, first = zlib.crc32(b"key"), 0
-        while True:
-            page = await self._replica.history(first, revision, HASH_ROWS)
-            for row in page.rows:
-                if _is_kept(store, row, compacted):
-                    crc = zlib.crc32(repr(row).encode(), crc)
-            if not page.more:
-                return crc
-            first = to_revision(page.rows[-1].meta.id) + 1
+        The first server leads, by its id, and that cannot be changed.
+        """
+        leader = self._leader
+        if leader != self._headers.member_id:
+            raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: not leader")
+        target = pb.MoveLeaderRequest.FromString(body).targetID
+        if all(member.id != target for member in self._members.live):
+            raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+        if target != leader:
+            text = "etcdserver: request timed out, leader transfer took too long"
+            raise RpcError(Code.UNKNOWN, text)
+        return b""
+
+    @property
+    def _leader(self) -> int:
+        return self._members.first if self._health.serving else 0
 
     def _header(self) -> bytes:
         return self._headers.at(self._replica.store.revision)
-
-
-def _is_kept(store: Store, row: Row, compacted: int) -> bool:
-    """Return whether compaction keeps the row, whether or not garbage has been pruned yet."""
-    if to_revision(row.meta.id) > compacted:
-        return True
-    kept = store.at(row.meta.key, compacted)
-    return kept is not None and kept.id == row.meta.id

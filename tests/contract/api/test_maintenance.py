@@ -1,4 +1,4 @@
-"""Maintenance: Status, Alarm, Defragment, HashKV (contract 2.9; trap T41)."""
+"""Maintenance: Status, Alarm, Defragment, MoveLeader, hashes (contract 2.9; trap T41)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.support.client import (
     FUTURE,
     NO_SPACE,
     Client,
+    Code,
+    Refusal,
     delete_op,
     get_op,
     prefix_end,
@@ -106,6 +108,36 @@ async def test_a_hash_tells_its_revision_and_the_compacted_one(client, prefix):
         await hash_kv(client, old)
     with refused(FUTURE):
         await hash_kv(client, at + 100_000)
+
+
+async def test_the_hash_of_everything_changes_with_leases_too(client, prefix):
+    async def whole() -> pb.HashResponse:
+        return await client.call("Maintenance/Hash", pb.HashRequest(), pb.HashResponse)
+
+    await client.put(prefix, b"x")
+    first = await whole()
+    assert first.hash
+    assert (await whole()).hash == first.hash
+    assert first.header.revision == await client.revision()
+    await client.grant(1000)
+    assert (await whole()).hash != first.hash
+
+
+# MoveLeader
+
+
+async def test_the_leader_may_be_moved_to_where_it_is(client):
+    """T8: the answer is empty."""
+    request = pb.MoveLeaderRequest(targetID=(await status(client)).leader)
+    answer = await client.call("Maintenance/MoveLeader", request, pb.MoveLeaderResponse)
+    assert not answer.HasField("header")
+
+
+@pytest.mark.parametrize("target", [0, 1])
+async def test_the_leader_is_not_moved_to_nobody(client, target):
+    request = pb.MoveLeaderRequest(targetID=target)
+    with refused(Refusal(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")):
+        await client.call("Maintenance/MoveLeader", request, pb.MoveLeaderResponse)
 
 
 # Defragment
