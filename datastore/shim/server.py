@@ -41,7 +41,7 @@ from datastore.shim.rpc.maintenance import MaintenanceService, Release
 from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
 from datastore.shim.rpc.watch import WatchService
-from datastore.shim.timing import TimedBackend
+from datastore.shim.timing import Observe, TimedBackend, tell_slow
 from datastore.shim.transport.api import Limits, TlsFiles, Transport
 from datastore.shim.watch.history import HistoryReader
 from datastore.shim.watch.hub import Hub
@@ -129,7 +129,7 @@ class Shim:
 
     async def _open(self) -> None:
         options = self._options
-        self.backend = TimedBackend(self._given or _connect(options), self._metrics.observe_sql)
+        self.backend = TimedBackend(self._given or _connect(options), self._observe_sql())
         lanes = thread_lanes()
         self.replica = Replica(self.backend, lanes, self.health, cache_bytes=options.cache_bytes)
         position = PositionFile(options.position_file) if options.position_file else None
@@ -146,7 +146,7 @@ class Shim:
         cluster_id = replica.head.cluster_id
         self._name, member_id = _identify(options, cluster_id, shared=self.backend.shared)
         self.headers = Headers(cluster_id, member_id)
-        self.release = Release(API_VERSION, STORAGE_VERSION)
+        self.release = Release(options.version or API_VERSION, STORAGE_VERSION)
         # The index lives for ever: what is spared here is every later collection.
         gc.collect()
         gc.freeze()
@@ -160,6 +160,10 @@ class Shim:
                 "cluster": f"{cluster_id:x}",
             },
         )
+
+    def _observe_sql(self) -> Observe:
+        slow, observe = self._options.slow_sql, self._metrics.observe_sql
+        return tell_slow(observe, slow) if slow else observe
 
     async def _listen(self) -> None:
         options, replica, writer = self._options, self.replica, self.writer
