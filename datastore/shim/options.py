@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from datastore.dsn import Access, Dsn, is_server, to_target
 from datastore.shim.access import parse_access
 from datastore.shim.retention import Retention, parse_retention
+from datastore.shim.timing import SlowSql
 from datastore.shim.transport.api import TlsFiles
 from datastore.shim.transport.certificates import find_fault
 
@@ -70,6 +71,9 @@ class ServeOptions:
     cache_bytes: int = 256 << 20
     keepalive: Keepalive = field(default_factory=Keepalive)
     extensive_metrics: bool = False
+    slow_sql: SlowSql | None = None
+    version: str = ""
+    """The etcd version to claim; empty for the one whose API this is."""
     log_level: str = "info"
     log_json: bool = False
     transport: str = DEFAULT_TRANSPORT

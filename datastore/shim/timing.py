@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar, TypeVarTuple
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from datastore.shim.backends.api import (
     Alarm,
@@ -28,11 +29,33 @@ from datastore.shim.backends.api import (
 )
 from datastore.shim.backends.stats import Stats
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 Observe = Callable[[str, float], None]
 """Takes the name of an operation and the seconds it took."""
+
+
+class SlowSql(NamedTuple):
+    """How long an operation may take, in seconds, until it is told of; 0 is for ever."""
+
+    tell: float = 0.0
+    warn: float = 0.0
+
+
+def tell_slow(observe: Observe, slow: SlowSql) -> Observe:
+    """Return what passes on what it is told, and logs what was slow."""
+
+    def observed(operation: str, seconds: float) -> None:
+        observe(operation, seconds)
+        if 0 < slow.warn < seconds:
+            log.warning("slow SQL", extra={"operation": operation, "seconds": round(seconds, 3)})
+        elif 0 < slow.tell < seconds:
+            log.info("slow SQL", extra={"operation": operation, "seconds": round(seconds, 3)})
+
+    return observed
 
 
 class TimedBackend:
