@@ -31,7 +31,9 @@ class Pending:
         """Hand out what evaluation found, once it is durable. Hot."""
         if not self.done:
             self.done = True
-            self._taker(None if self.error is not None else self.result, self.error)
+            # Not kept: a raised error holds the frames that hold this.
+            error, self.error = self.error, None
+            self._taker(None if error is not None else self.result, error)
 
     def fail(self, error: ShimError) -> None:
         """Answer with an error."""

@@ -135,6 +135,7 @@ class Writer:
             return await future
         finally:
             pending.abandon()
+            del future  # an error raised from it holds this frame
 
     async def run(self) -> None:
         """Write for ever, until `stop`; what waits then is still written."""
@@ -328,7 +329,8 @@ class Writer:
                     try:
                         pending.result = overlay.evaluate(pending.write)
                     except (RequestError, StoreError) as error:
-                        pending.error = error
+                        # Its frames hold the batch, which would hold the error.
+                        pending.error = error.with_traceback(None)
             except MissingValues as missing:
                 values.update(await self._replica.values(missing.ids))
             else:
