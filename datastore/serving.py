@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from datastore.shim.options import ServeOptions
+    from datastore.shim.server import Shim
 
 EXIT_USAGE: Final = 2
 """Options that cannot be served. 0 is stopped by a signal, 1 a fault of ours."""
@@ -20,6 +21,7 @@ EXIT_LISTEN: Final = 4
 """An address cannot be listened on."""
 EXIT_FAILED: Final = 5
 """The store failed while it was served."""
+RETRY_SECONDS: Final = 1.0
 
 
 def prepare() -> None:
@@ -28,19 +30,24 @@ def prepare() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def run(options: ServeOptions) -> int:
-    """Serve until SIGTERM or SIGINT, or the end of the store; return the exit code."""
+def run(options: ServeOptions, patience: float = 0.0) -> int:
+    """Serve until SIGTERM or SIGINT, or the end of the store; return the exit code.
+
+    Args:
+        options: What to serve.
+        patience: Seconds to wait for a database server that cannot be reached.
+    """
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_serve(options))
+        return asyncio.run(_serve(options, patience))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(options))
+        return runner.run(_serve(options, patience))
 
 
-async def _serve(options: ServeOptions) -> int:
+async def _serve(options: ServeOptions, patience: float) -> int:
     from datastore.shim.backends.api import BackendError
-    from datastore.shim.server import CannotListen, Shim
+    from datastore.shim.server import CannotListen
 
     log = logging.getLogger(__name__)
     stop = asyncio.Event()
@@ -50,14 +57,9 @@ async def _serve(options: ServeOptions) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         async with contextlib.AsyncExitStack() as stack:
-            opening = asyncio.ensure_future(stack.enter_async_context(Shim(options)))
-            await asyncio.wait((stopping, opening), return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                # Reading a large store takes seconds.
-                opening.cancel()
-                await asyncio.gather(opening, return_exceptions=True)
+            shim = await _open(options, stack, stopping, loop.time() + patience)
+            if shim is None:
                 return 0
-            shim = opening.result()
             failing = asyncio.ensure_future(shim.failure())
             await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -72,3 +74,33 @@ async def _serve(options: ServeOptions) -> int:
         log.error("cannot open the store: %s", error)  # noqa: TRY400
         return EXIT_STORE
     return 0
+
+
+async def _open(
+    options: ServeOptions,
+    stack: contextlib.AsyncExitStack,
+    stopping: asyncio.Future[bool],
+    deadline: float,
+) -> Shim | None:
+    """Return the running server, which `stack` ends; None where it is to stop before that."""
+    from datastore.shim.backends.api import Unreachable
+    from datastore.shim.server import Shim
+
+    loop = asyncio.get_running_loop()
+    while True:
+        opening = asyncio.ensure_future(stack.enter_async_context(Shim(options)))
+        await asyncio.wait((stopping, opening), return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            # Reading a large store takes seconds.
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            return None
+        try:
+            return opening.result()
+        except Unreachable as error:
+            if loop.time() >= deadline:
+                raise
+            logging.getLogger(__name__).warning("waiting for the database: %s", error)
+        await asyncio.wait((stopping,), timeout=RETRY_SECONDS)
+        if stopping.done():
+            return None

@@ -185,6 +185,10 @@ class NotReady(BackendError):
     """The store cannot be opened: why, and what to do about it."""
 
 
+class Unreachable(NotReady):
+    """The database server does not let anybody in, or not yet."""
+
+
 class Unavailable(BackendError):
     """Definitely not applied, and never will be."""
 

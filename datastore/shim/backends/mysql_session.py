@@ -16,7 +16,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 
 from datastore.dsn.target import Host, Target, Tls, TlsMode
 from datastore.errors import PasswordUnavailable
-from datastore.shim.backends.api import BackendError, NotReady
+from datastore.shim.backends.api import BackendError, NotReady, Unreachable
 from datastore.shim.backends.mysql_errors import explain, explain_refusal
 from datastore.shim.backends.mysql_facts import FACTS, Facts, to_facts
 
@@ -149,7 +149,7 @@ class MysqlDriver:
             except PasswordUnavailable as error:
                 raise NotReady(str(error)) from error
             except (pymysql.Error, OSError, ValueError, RuntimeError) as error:
-                refusal = NotReady(explain_refusal(error, target, host))
+                refusal = Unreachable(explain_refusal(error, target, host))
                 refusal.__cause__ = error
                 continue
             if not session.facts.replica or host is target.hosts[-1]:

@@ -21,7 +21,7 @@ from psycopg.waiting import Ready, Wait
 
 from datastore.dsn.target import Target
 from datastore.errors import PasswordUnavailable
-from datastore.shim.backends.api import BackendError, NotReady
+from datastore.shim.backends.api import BackendError, NotReady, Unreachable
 from datastore.shim.backends.postgresql_arrays import register
 from datastore.shim.backends.postgresql_errors import Silence, explain
 from datastore.shim.backends.postgresql_refusals import explain_refusal
@@ -156,12 +156,12 @@ class PostgresqlDriver:
         except PasswordUnavailable as error:
             raise NotReady(str(error)) from error
         except (psycopg.Error, UnicodeError) as error:
-            raise NotReady(explain_refusal(error, self.target)) from error
+            raise Unreachable(explain_refusal(error, self.target)) from error
         try:
             self._set_up(session)
         except psycopg.Error as error:
             session.close()
-            raise NotReady(explain_refusal(error, self.target)) from error
+            raise Unreachable(explain_refusal(error, self.target)) from error
         except BaseException:
             session.close()
             raise

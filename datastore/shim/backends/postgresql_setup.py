@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql
 
 from datastore.dsn.target import Target
 from datastore.shim.backends import schema
-from datastore.shim.backends.api import NotReady
+from datastore.shim.backends.api import NotReady, Unreachable
 from datastore.shim.backends.int64 import to_signed
 from datastore.shim.backends.limits import FIRST_REVISION, NO_BATCH, SCHEMA_VERSION
 from datastore.shim.backends.postgresql_errors import to_line
@@ -83,7 +83,7 @@ def set_up(driver: PostgresqlDriver) -> str:
     try:
         session = _connect(driver)
     except psycopg.Error as error:
-        raise NotReady(explain_refusal(error, target)) from error
+        raise Unreachable(explain_refusal(error, target)) from error
     try:
         _check_server(session, target)
         schema_name = _find_schema(session, target)
