@@ -40,6 +40,7 @@ from datastore.shim.rpc.lock import LockService
 from datastore.shim.rpc.maintenance import MaintenanceService, Release
 from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk
+from datastore.shim.rpc.snapshot import SnapshotService
 from datastore.shim.rpc.watch import WatchService
 from datastore.shim.timing import Observe, TimedBackend, tell_slow
 from datastore.shim.transport.api import Limits, TlsFiles, Transport
@@ -202,6 +203,7 @@ class Shim:
             downgrade=DowngradeService(desk, replica, API_VERSION),
         )
         HashService(desk, replica)
+        SnapshotService(desk, replica, members, STORAGE_VERSION)
         HealthService(desk)
         self._metrics.show(self)
         self._run(

@@ -106,6 +106,11 @@ def frame_metadata(
     return frame_key_value(key, create_revision, mod_revision, version, b"", lease)
 
 
+def unframe(framed: bytes) -> bytes:
+    """Return the message inside a framed KeyValue."""
+    return framed[_skip_varint(framed, 1) :]
+
+
 def value_of(framed: bytes) -> bytes:
     """Return the value inside a framed KeyValue made by `frame_key_value`."""
     at = _skip_varint(framed, 1)

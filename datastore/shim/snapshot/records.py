@@ -1,0 +1,108 @@
+"""What etcd 3.7 keeps in each bucket of its database (etcd: server/storage/schema).
+
+    key               revision -> KeyValue, a tombstone's with the key alone
+    lease             id -> Lease          alarm             AlarmMember -> nothing
+    auth              the switch and the revision
+    authUsers         name -> User         authRoles         name -> Role
+    meta              where compaction and raft stand, and the schema's version
+    cluster           the cluster's version
+    members           id -> JSON           members_removed   empty
+
+Numbers in keys are big endian, so that their order is that of the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from datastore.shim.backends.api import SUB_BITS, Alarm, Member, Row
+from datastore.shim.mvcc.version import Version
+from datastore.shim.mvcc.wire import frame, unframe, varint
+
+Record = tuple[bytes, bytes]
+
+_REVISION = struct.Struct(">QcQ")
+_NUMBER = struct.Struct(">Q")
+_SUB_MASK = (1 << SUB_BITS) - 1
+_UINT64 = (1 << 64) - 1
+
+
+class Standing(NamedTuple):
+    """Where a cluster stands, beside its keys."""
+
+    change: int
+    term: int
+    compacted: int
+    storage_version: str
+    members: Sequence[Member]
+
+
+def row_record(row: Row) -> Record:
+    """Return a row of the log as etcd stores it. Hot."""
+    meta, value = row
+    key = revision_bytes(meta.id >> SUB_BITS, meta.id & _SUB_MASK)
+    if value is None:
+        return key + b"t", frame(b"\x0a", meta.key)
+    return key, unframe(Version.from_meta(meta).encode(value))
+
+
+def revision_bytes(main: int, sub: int) -> bytes:
+    """Return a revision as etcd writes it."""
+    return _REVISION.pack(main, b"_", sub)
+
+
+def lease_records(leases: Sequence[tuple[int, int]]) -> Iterator[Record]:
+    """Give leases; the TTLs are those granted, for a restart begins them anew."""
+    for lease, ttl in sorted(leases, key=lambda each: each[0] & _UINT64):
+        key = _NUMBER.pack(lease & _UINT64)
+        yield key, b"\x08" + varint(lease) + b"\x10" + varint(ttl)
+
+
+def alarm_records(alarms: Sequence[Alarm]) -> Iterator[Record]:
+    """Give the active alarms, which are keys without values."""
+    keys = (b"\x08" + varint(alarm.member) + b"\x10" + varint(alarm.kind) for alarm in alarms)
+    for key in sorted(keys):
+        yield key, b""
+
+
+def auth_records(*, enabled: bool, revision: int) -> Iterator[Record]:
+    """Give the switch of authentication and the revision of its last change."""
+    yield b"authEnabled", b"\x01" if enabled else b"\x00"
+    yield b"authRevision", _NUMBER.pack(revision)
+
+
+def meta_records(standing: Standing) -> Iterator[Record]:
+    """Give where raft, compaction and the schema stand."""
+    voters = sorted(member.id for member in standing.members)
+    yield b"confState", _json({"voters": voters, "auto_leave": False})
+    yield b"consistent_index", _NUMBER.pack(standing.change)
+    if standing.compacted >= 0:
+        compacted = revision_bytes(standing.compacted, 0)
+        yield b"finishedCompactRev", compacted
+        yield b"scheduledCompactRev", compacted
+    yield b"storageVersion", standing.storage_version.encode()
+    yield b"term", _NUMBER.pack(standing.term)
+
+
+def cluster_records(standing: Standing) -> Iterator[Record]:
+    """Give the cluster's version."""
+    yield b"clusterVersion", standing.storage_version.encode()
+
+
+def member_records(standing: Standing) -> Iterator[Record]:
+    """Give the servers; `etcdutl snapshot restore` replaces them by those of the new cluster."""
+    for key, member in sorted((f"{member.id:x}".encode(), member) for member in standing.members):
+        description = {
+            "id": member.id,
+            "peerURLs": [],
+            "name": member.name,
+            "clientURLs": list(member.client_urls),
+        }
+        yield key, _json(description)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
