@@ -61,6 +61,8 @@ class Database:
         if self.meta.freelist != NO_FREELIST:
             self._page(self.meta.freelist, FREELIST)
         self.stats: dict[bytes, Stats] = {}
+        self.fewest_children = NO_FREELIST
+        """Of any branch."""
         self._stats = [0, 0, 0, 0]
         self.roots: dict[bytes, bytes] = {}
         for flags, name, value in self._tree(self.meta.root):
@@ -117,6 +119,7 @@ class Database:
             return
         self._stats[2] += 1
         assert count > 0
+        self.fewest_children = min(self.fewest_children, count)
         for index in range(count):
             at = _HEADER.size + index * _BRANCH.size
             position, key_size, child = _BRANCH.unpack_from(page, at)

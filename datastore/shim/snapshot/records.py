@@ -69,8 +69,9 @@ def alarm_records(alarms: Sequence[Alarm]) -> Iterator[Record]:
 
 
 def auth_records(*, enabled: bool, revision: int) -> Iterator[Record]:
-    """Give the switch of authentication and the revision of its last change."""
-    yield b"authEnabled", b"\x01" if enabled else b"\x00"
+    """Give the switch of authentication, absent where it is off, and the last change's revision."""
+    if enabled:
+        yield b"authEnabled", b"\x01"
     yield b"authRevision", _NUMBER.pack(revision)
 
 
