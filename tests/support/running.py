@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,9 @@ class Server:
     """Base URL of `/health` and `/metrics`."""
     directory: Path
     credentials: grpc.ChannelCredentials | None = None
+    cwd: Path | None = None
+    environment: Mapping[str, str] | None = None
+    """In place of this process's."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -119,9 +122,7 @@ class Server:
 
     def start(self) -> None:
         """Start, and return when a read is answered."""
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(self.argv, stdout=output, stderr=output)
-        process = self.process
+        process = self.spawn()
 
         def ready() -> bool:
             if process.poll() is not None:
@@ -130,6 +131,14 @@ class Server:
             return answers(self.target, self.credentials)
 
         eventually(ready, f"{self.name} answers on {self.target}")
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start, and return at once."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.argv, stdout=output, stderr=output, cwd=self.cwd, env=self.environment
+            )
+        return self.process
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
