@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -22,6 +23,7 @@ clients try another member. A database that is away is away for all servers alik
 watches had better stay open: later here, and only where another server was alive."""
 
 _UNREADABLE = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data"
+Outcome = TypeVar("Outcome")
 _FAILURES = (ShimError, RpcError, DecodeError, BackendError)
 
 
@@ -43,6 +45,10 @@ class Desk:
         """Calls answered, by path and code."""
         self.kinds: dict[str, str] = {}
         """Kind of each path, as etcd's metrics call them."""
+        self.handlers: dict[str, Unary] = {}
+        """What serves each unary path; errors leave it as RpcError only, and calls are counted."""
+        self.streams: dict[str, Stream] = {}
+        """The same of the paths that stream."""
         self._transport = transport
         self._observe = observe
         self._streams: dict[asyncio.Task[object], Call] = {}
@@ -54,25 +60,38 @@ class Desk:
 
     def unary(self, path: str, handler: Unary) -> None:
         """Serve a method with one request and one answer."""
+        self._register(path, self._guard(path, handler, self._await))
+
+    def waiting(self, path: str, handler: Callable[[Call, bytes], Awaitable[bytes]]) -> None:
+        """Serve a method whose answer may be long in coming: `end_streams` ends it too."""
+        self._register(path, self._guard(path, handler, self._attend))
+
+    def _register(self, path: str, guarded: Unary) -> None:
         self.kinds[path] = "unary"
-        guarded = self._guard(path, handler)
         if self._observe is not None:
             guarded = _timed(path, guarded, self._observe)
+        self.handlers[path] = guarded
         self._transport.unary(path, guarded)
 
     def stream(self, path: str, handler: Stream, kind: str = "bidi_stream") -> None:
         """Serve a method that streams at least one way."""
         self.kinds[path] = kind
-        self._transport.stream(path, self._guard_stream(path, handler))
+        self.streams[path] = guarded = self._guard_stream(path, handler)
+        self._transport.stream(path, guarded)
 
     def end_streams(self, error: ShimError, *, with_leader_only: bool = False) -> None:
-        """End the streams under way with `error`, or only those that asked for a leader."""
+        """End what goes on with `error`, or only the calls that asked for a leader."""
         for task, call in self._streams.items():
             if task not in self._doomed and (not with_leader_only or wants_leader(call)):
                 self._doomed[task] = error
                 task.cancel()
 
-    def _guard(self, path: str, handler: Unary) -> Unary:
+    def _guard(
+        self,
+        path: str,
+        handler: Unary,
+        attend: Callable[[str, Call, Awaitable[bytes]], Awaitable[bytes]],
+    ) -> Unary:
         handled, started, health = self.handled, self.started, self.health
         ok = (path, Code.OK)
 
@@ -93,11 +112,11 @@ class Desk:
             if isinstance(answer, Later):
                 answer.note = count
                 return answer
-            return self._await(path, answer)
+            return attend(path, call, answer)
 
         return serve
 
-    async def _await(self, path: str, answer: Awaitable[bytes]) -> bytes:
+    async def _await(self, path: str, call: Call, answer: Awaitable[bytes]) -> bytes:
         try:
             body = await answer
         except _FAILURES as error:
@@ -109,29 +128,37 @@ class Desk:
         return body
 
     def _guard_stream(self, path: str, handler: Stream) -> Stream:
+        async def admitted(call: Call) -> None:
+            if not self.health.serving:
+                self._admit(call)
+            await handler(call)
+
         async def serve(call: Call) -> None:
             self.started[path] += 1
-            task = asyncio.current_task()
-            assert task is not None
-            self._streams[task] = call
-            try:
-                if not self.health.serving:
-                    self._admit(call)
-                await handler(call)
-            except _FAILURES as error:
-                raise self._refusal(path, error) from error
-            except asyncio.CancelledError:
-                if task not in self._doomed:
-                    self.handled[path, Code.CANCELLED] += 1
-                    raise
-                task.uncancel()
-                raise self._refusal(path, self._doomed[task]) from None
-            finally:
-                del self._streams[task]
-                self._doomed.pop(task, None)
-            self.handled[path, Code.OK] += 1
+            await self._attend(path, call, admitted(call))
 
         return serve
+
+    async def _attend(self, path: str, call: Call, work: Awaitable[Outcome]) -> Outcome:
+        """Await what may go on for long; `end_streams` cancels it and says with which error."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams[task] = call
+        try:
+            outcome = await work
+        except _FAILURES as error:
+            raise self._refusal(path, error) from error
+        except asyncio.CancelledError:
+            if task not in self._doomed:
+                self.handled[path, Code.CANCELLED] += 1
+                raise
+            task.uncancel()
+            raise self._refusal(path, self._doomed[task]) from None
+        finally:
+            del self._streams[task]
+            self._doomed.pop(task, None)
+        self.handled[path, Code.OK] += 1
+        return outcome
 
     def _admit(self, call: Call) -> None:
         """Refuse a call that cannot be served: for good, or because it asks for a leader."""

@@ -17,12 +17,12 @@ import grpc
 from datastore.shim.transport.api import (
     Code,
     Http1Connection,
-    Later,
     Limits,
     RpcError,
     Stream,
     TlsFiles,
     Unary,
+    settled,
 )
 from datastore.shim.transport.grpcio_call import GrpcioCall, StreamCall, check_size
 from datastore.shim.transport.grpcio_certificates import CertificateFiles
@@ -110,9 +110,7 @@ class GrpcioTransport:
             try:
                 check_size(request, max_recv)
                 answer = handler(GrpcioCall(path, context), request)
-                if isinstance(answer, bytes):
-                    return answer
-                return await (_await_later(answer) if isinstance(answer, Later) else answer)
+                return await settled(answer)
             except RpcError as error:
                 await _abort(context, error)
             except Exception as error:  # noqa: BLE001 - the boundary that logs
@@ -165,25 +163,6 @@ class _Methods(grpc.GenericRpcHandler):
             await _abort(context, RpcError(Code.UNIMPLEMENTED, text))
 
         return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-async def _await_later(later: Later) -> bytes:
-    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def take(body: bytes | None, error: RpcError | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(body or b"")
-
-    later.take(take)
-    try:
-        return await future
-    except asyncio.CancelledError:
-        later.abandon()
-        raise
 
 
 def _unexpected(path: str, error: Exception) -> RpcError:
