@@ -12,7 +12,6 @@ from typing import Any
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from datastore.etcdpb import kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
 from tests.support.client import delete_op, get_op, put_op
 
@@ -22,7 +21,13 @@ KEYS = (b"\0", b"a", b"b", b"b\0", b"b\xff", b"c", b"\xff")
 LEASES = (1, 2, -3)
 UNKNOWN_LEASE = 9
 TTL = 100_000
+TOO_LONG = 9_000_000_001
 START = 2
+LATEST = 20
+"""How far ahead of a program's start a drawn revision is at most."""
+LARGE = bytes(700_000)
+"""Two of them are more than a request may have, three more than a fragment."""
+WATCH_IDS = (0, 0, 0, 1, 2, -5)
 
 
 def one_in(share: int, rare: Any, common: Any) -> st.SearchStrategy[Any]:
@@ -36,8 +41,8 @@ def one_in(share: int, rare: Any, common: Any) -> st.SearchStrategy[Any]:
 
 keys = st.sampled_from(KEYS)
 ends = st.sampled_from((b"", b"", b"", b"\0", b"b", b"c", b"d", b"\xff\xff"))
-values = st.sampled_from((b"", b"1", b"2", b"3"))
-revisions = one_in(3, st.integers(1, 20), 0)
+values = one_in(40, LARGE, st.sampled_from((b"", b"1", b"2", b"3")))
+revisions = one_in(3, st.integers(1, LATEST), 0)
 bounds = one_in(8, st.integers(START, START + 10), 0)
 leases = st.sampled_from((0, 0, 0, 0, 1, 1, 2))
 rarely = one_in(8, True, False)
@@ -48,8 +53,8 @@ ranges = st.builds(
     range_end=ends,
     limit=st.sampled_from((0, 0, 0, 1, 2, 3, -1)),
     revision=revisions,
-    sort_order=one_in(3, st.sampled_from((1, 2)), 0),
-    sort_target=one_in(3, st.sampled_from((1, 2, 3, 4)), 0),
+    sort_order=one_in(3, st.sampled_from((1, 1, 1, 2, 2, 2, 9)), 0),
+    sort_target=one_in(3, st.sampled_from((1, 1, 2, 2, 3, 3, 4, 4, 9)), 0),
     serializable=st.booleans(),
     keys_only=rarely,
     count_only=rarely,
@@ -108,7 +113,7 @@ def operations(depth: int) -> st.SearchStrategy[pb.RequestOp]:
     return one_in(4, nested, flat)
 
 
-def transactions(depth: int = 2) -> st.SearchStrategy[pb.TxnRequest]:
+def transactions(depth: int = 3) -> st.SearchStrategy[pb.TxnRequest]:
     """Draw a transaction, nested up to `depth` levels."""
     branch = st.lists(operations(depth), max_size=3)
     guards = st.lists(compares(), max_size=2)
@@ -135,25 +140,48 @@ def walk(message: Message) -> Iterator[Message]:
 
 
 some_lease = st.sampled_from((UNKNOWN_LEASE, *LEASES))
-watches = st.builds(
+creations = st.builds(
     pb.WatchCreateRequest,
-    key=keys,
+    key=one_in(20, b"", keys),
     range_end=ends,
-    start_revision=st.integers(1, 12),
     prev_kv=st.booleans(),
-    filters=st.lists(st.sampled_from((0, 1)), max_size=1),
+    fragment=st.booleans(),
+    progress_notify=rarely,
+    filters=st.lists(st.sampled_from((0, 1)), max_size=2),
+    start_revision=one_in(2, st.integers(1, LATEST), st.sampled_from((0, 0, 0, 0, -1))),
+)
+
+
+def at_present(create: pb.WatchCreateRequest, watch_id: int) -> pb.WatchRequest:
+    """Return what adds a watch of no future revision: one would hold up the stream's progress."""
+    create.watch_id = watch_id
+    create.start_revision = min(create.start_revision, START)
+    return pb.WatchRequest(create_request=create)
+
+
+cancels = st.builds(pb.WatchCancelRequest, watch_id=st.sampled_from((0, 1, 2, 3, -5, 50)))
+shared_watches = one_in(
+    4,
+    st.builds(pb.WatchRequest, cancel_request=cancels),
+    st.builds(at_present, creations, st.sampled_from(WATCH_IDS)),
 )
 KINDS: tuple[tuple[int, st.SearchStrategy[Any]], ...] = (
-    (6, puts),
-    (5, ranges),
-    (5, transactions().map(survivable)),
-    (2, deletes),
-    (1, st.builds(pb.CompactionRequest, revision=st.integers(1, 12), physical=st.booleans())),
-    (1, st.builds(pb.LeaseGrantRequest, ID=st.sampled_from(LEASES), TTL=st.just(TTL))),
-    (1, st.builds(pb.LeaseRevokeRequest, ID=some_lease)),
-    (1, st.builds(pb.LeaseTimeToLiveRequest, ID=some_lease, keys=st.booleans())),
+    (12, puts),
+    (10, ranges),
+    (10, transactions().map(survivable)),
+    (4, deletes),
+    (2, st.builds(pb.CompactionRequest, revision=st.integers(-1, 12), physical=st.booleans())),
+    (
+        2,
+        st.builds(pb.LeaseGrantRequest, ID=st.sampled_from(LEASES), TTL=one_in(8, TOO_LONG, TTL)),
+    ),
+    (2, st.builds(pb.LeaseRevokeRequest, ID=some_lease)),
+    (2, st.builds(pb.LeaseTimeToLiveRequest, ID=some_lease, keys=st.booleans())),
+    (2, st.builds(pb.LeaseKeepAliveRequest, ID=some_lease)),
     (1, st.builds(pb.LeaseLeasesRequest)),
-    (2, watches),
+    (1, st.builds(pb.HashKVRequest, revision=st.integers(0, LATEST))),
+    (2, creations),
+    (2, shared_watches),
 )
 requests: st.SearchStrategy[Message] = st.sampled_from(
     [kind for weight, kind in KINDS for _ in range(weight)]
@@ -200,19 +228,11 @@ def comparable(answer: Message) -> Message:
     for message in walk(answer):
         if isinstance(message, pb.ResponseHeader):
             message.cluster_id = message.member_id = message.raft_term = 0
+    if isinstance(answer, pb.HashKVResponse):
+        answer.hash = 0
     if isinstance(answer, pb.LeaseTimeToLiveResponse):
         answer.TTL = min(answer.TTL, 0)
         answer.keys.sort()
     if isinstance(answer, pb.LeaseLeasesResponse):
         answer.leases.sort(key=lambda lease: lease.ID)
     return answer
-
-
-def same_events(ours: list[kv_pb2.Event], etcds: list[kv_pb2.Event]) -> bool:
-    """Compare events; where etcd has lost a previous value to compaction, ours may keep it."""
-    if len(ours) != len(etcds):
-        return False
-    for mine, other in zip(ours, etcds, strict=True):
-        if not other.HasField("prev_kv") and mine.kv.version != 1:
-            mine.ClearField("prev_kv")
-    return ours == etcds
