@@ -1,0 +1,135 @@
+"""byre, kine and etcd on loopback with fresh data on a real disk, to be measured side by side."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.support.databases import PostgresqlServer
+from tests.support.mariadb import MariadbServer
+from tests.support.servers import Binaries
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("kine", "etcd", "byre")
+DATASTORES = ("sqlite", "postgresql", "mariadb")
+_SQLITE = "_journal_mode=WAL&_busy_timeout=30000&_synchronous=NORMAL&_txlock=immediate"
+_CONNECTIONS = "500"
+"""kine opens one a request under way; the databases' own defaults would refuse some."""
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[list[str]]:
+    """Run one of each over `datastore`; give them as targets of the load generator.
+
+    Args:
+        datastore: Which database kine and byre are on; etcd has its own file.
+        data: An empty folder on a real disk.
+        warm: Whether kine keeps its connections to the database, which it does not by itself.
+    """
+    binaries = Binaries()
+    with ExitStack() as stack:
+        sources = stack.enter_context(_database(datastore, data))
+        ports = {name: free_port() for name in NAMES}
+        targets: list[str] = []
+        for name, argv in _commands(binaries, data, sources, ports, warm=warm).items():
+            (data / name).mkdir(exist_ok=True, mode=0o700)
+            pid = stack.enter_context(_process(argv, ports[name], data / f"{name}.log"))
+            where = f"{name}=127.0.0.1:{ports[name]},pid={pid},dir={data / name}"
+            targets += ["--target", where]
+        yield targets
+
+
+@contextmanager
+def _process(argv: Sequence[str], port: int, log: Path) -> Iterator[int]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=output, cwd=ROOT)
+    try:
+        _await_port(port, process, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"a server does not come up:\n{log.read_text()[-2000:]}")
+
+
+@contextmanager
+def _database(kind: str, data: Path) -> Iterator[tuple[str, str]]:
+    """Run the database server, on disk; give kine's data source and byre's."""
+    if kind == "sqlite":
+        kine = f"sqlite://{data}/kine/state.db?{_SQLITE}&_stmt_cache_size=20&cache=shared"
+        yield kine, f"sqlite:///{data}/byre/state.db"
+        return
+    data.chmod(0o711)  # the database runs as another user
+    settings = {"max_connections" if kind == "postgresql" else "max-connections": _CONNECTIONS}
+    server = (
+        PostgresqlServer(settings, disk=data)
+        if kind == "postgresql"
+        else MariadbServer(settings, disk=data)
+    )
+    try:
+        server.start()
+        kine = f"postgres://byre@127.0.0.1:{server.port}/kine?sslmode=disable"
+        if kind == "mariadb":
+            kine = f"mysql://byre@tcp(127.0.0.1:{server.port})/kine"
+        yield kine, server.url("byre")
+    finally:
+        server.close()
+
+
+def _commands(
+    binaries: Binaries,
+    data: Path,
+    sources: tuple[str, str],
+    ports: dict[str, int],
+    *,
+    warm: bool,
+) -> dict[str, list[str]]:
+    etcd, peer = f"http://127.0.0.1:{ports['etcd']}", f"http://127.0.0.1:{free_port()}"
+    kine, byre = sources
+    return {
+        "kine": [
+            str(binaries.kine),
+            *shlex.split(
+                f"--listen-address 127.0.0.1:{ports['kine']} --metrics-bind-address 0 --endpoint"
+            ),
+            kine,
+            *(["--datastore-max-idle-connections=500"] if warm else []),
+        ],
+        "etcd": shlex.split(
+            f"{binaries.etcd} --name peer --data-dir {data}/etcd --listen-client-urls {etcd} "
+            f"--advertise-client-urls {etcd} --listen-peer-urls {peer} "
+            f"--initial-advertise-peer-urls {peer} --initial-cluster peer={peer} "
+            "--quota-backend-bytes 8589934592 --watch-progress-notify-interval 5s "
+            "--log-level warn"
+        ),
+        "byre": [
+            sys.executable,
+            *shlex.split(
+                f"-m datastore serve --datastore {byre} "
+                f"--listen-client-urls http://127.0.0.1:{ports['byre']} "
+                "--watch-progress-notify-interval 5s --log-level error"
+            ),
+        ],
+    }
