@@ -1,4 +1,4 @@
-"""The plain HTTP listener: /health, /livez, /readyz, /version, /metrics."""
+"""HTTP/1.1: the pages /health, /livez, /readyz, /version, /metrics, and who serves them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from uvicorn.server import ServerState
 
 from datastore.shim.backends.api import BackendError
 from datastore.shim.errors import ShimError
+from datastore.shim.gateway.app import PEER
+from datastore.shim.gateway.front import Application
 from datastore.shim.health import Health, State
 from datastore.shim.metrics import CONTENT_TYPE, Metrics
 from datastore.shim.mvcc.ops import Range
@@ -28,8 +30,10 @@ from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.maintenance import Release
 from datastore.shim.transport.api import Http1Connection, TlsFiles
+from datastore.shim.transport.http2.peer import find_peer
 
 READ_SECONDS: Final = 5.0
+_KEEPALIVE_SECONDS: Final = 15
 _ALARMS: Final = {1: "NOSPACE", 2: "CORRUPT"}
 
 
@@ -135,11 +139,16 @@ class Pages:
 
 
 class HttpServer:
-    """Serves the pages in the loop of the caller."""
+    """Serves HTTP in the loop of the caller.
 
-    def __init__(self, pages: Pages) -> None:
-        self._application = pages.application()
-        self._lent = self._config()
+    Args:
+        pages: What is served on listeners of its own.
+        front: What is served on connections of another server's listener.
+    """
+
+    def __init__(self, pages: Application, front: Application) -> None:
+        self._pages = pages
+        self._lent = self._config(front)
         self._servers: list[_Embedded] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._paths: list[Path] = []
@@ -154,6 +163,7 @@ class HttpServer:
             url = f"{parts.scheme}://{_host(parts.hostname or '')}:{listener.getsockname()[1]}"
         secure = tls if parts.scheme.endswith("s") else None
         config = self._config(
+            self._pages,
             ssl_certfile=secure.cert if secure else None,
             ssl_keyfile=secure.key if secure else None,
             ssl_ca_certs=str(secure.trusted_ca) if secure and secure.trusted_ca else None,
@@ -165,12 +175,13 @@ class HttpServer:
         return url
 
     def connect(self) -> Http1Connection:
-        """Return what serves the pages on a connection of another server's listener."""
-        return H11Protocol(self._lent, ServerState(), {})
+        """Return what serves a connection of another server's listener."""
+        return _Lent(self._lent, ServerState(), {})
 
-    def _config(self, **tls: Any) -> uvicorn.Config:
+    def _config(self, application: Application, **tls: Any) -> uvicorn.Config:
         return uvicorn.Config(
-            self._application,
+            application,
+            proxy_headers=False,
             loop="none",
             http="h11",
             ws="none",
@@ -206,6 +217,24 @@ class HttpServer:
             path.unlink(missing_ok=True)
 
 
+class _Lent(H11Protocol):
+    """A connection of another server's listener; its requests say who is at the other end."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
+        super().connection_made(transport)
+        _keep_alive(transport.get_extra_info("socket"))
+        peer, serve = find_peer(transport), self.app
+
+        async def serve_peer(scope: Any, receive: Any, send: Any) -> None:
+            await serve({**scope, PEER: peer}, receive, send)
+
+        self.app = serve_peer
+
+    @property
+    def busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+
 class _Embedded(uvicorn.Server):
     """uvicorn without its signal handlers: the process has one owner of signals."""
 
@@ -224,6 +253,14 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _keep_alive(wire: socket.socket) -> None:
+    """Have the kernel ask whether a silent client is still there, as Go does for etcd."""
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if wire.family != socket.AF_UNIX:
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            wire.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_SECONDS)
 
 
 def _host(host: str) -> str:

@@ -232,6 +232,10 @@ class Http1Connection(Protocol):
     def shutdown(self) -> None:
         """Close as soon as the answer under way is given."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered, which may take its time."""
+
 
 class Transport(Protocol):
     """A server for RPCs of raw bytes."""

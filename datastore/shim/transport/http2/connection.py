@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         running: Handlers under way, also of calls that are no more.
         held: Bytes of requests that wait for handlers.
         heard: Whether anything has come since the last sweep.
+        http1: What serves the connection, once it was handed over.
         closing: It ends as soon as everything is written.
         last_id: The newest stream of the client.
         cut: Streams that we ended before the client did; True once it was told to stop.
@@ -61,7 +62,7 @@ class Connection(asyncio.Protocol):
         self.last_id = 0
         self.cut: dict[int, bool] = {}
         self._greeted = False
-        self._http1: Http1Connection | None = None
+        self.http1: Http1Connection | None = None
         self._yielded = False
         self._backlog: deque[tuple[UnaryCall, bytes]] = deque()
         self._skipped: deque[tuple[int, int]] = deque(maxlen=_GAPS)
@@ -105,8 +106,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Act on what came, and answer with one write. Hot."""
         if self.closing:
-            if self._http1 is not None:
-                self._http1.data_received(data)
+            if self.http1 is not None:
+                self.http1.data_received(data)
             return
         if not self._greeted and self._choose(data):
             return
@@ -134,15 +135,10 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         # For us the connection is over, but for looking after its end.
         self.closing = True
-        self._http1 = make()
-        self._http1.connection_made(self._transport)
-        self._http1.data_received(data)
+        self.http1 = make()
+        self.http1.connection_made(self._transport)
+        self.http1.data_received(data)
         return True
-
-    @property
-    def is_http1(self) -> bool:
-        """Whether the connection has been handed over."""
-        return self._http1 is not None
 
     def _give_way(self) -> None:
         """Let the other connections have their turn: uvloop would read on from this one."""
@@ -159,15 +155,15 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take nothing more from a peer that does not take our answers."""
-        if self._http1 is not None:
-            self._http1.pause_writing()
+        if self.http1 is not None:
+            self.http1.pause_writing()
             return
         self.sender.pause()
         self._pause_reading()
 
     def resume_writing(self) -> None:
-        if self._http1 is not None:
-            self._http1.resume_writing()
+        if self.http1 is not None:
+            self.http1.resume_writing()
             return
         self.sender.resume()
         if self.receiver.more:
@@ -191,9 +187,9 @@ class Connection(asyncio.Protocol):
             self.shared.left.set()
         self.closing = True
         self._transport = None
-        if self._http1 is not None:
-            self._http1.connection_lost(error)
-            self._http1 = None
+        if self.http1 is not None:
+            self.http1.connection_lost(error)
+            self.http1 = None
         self._abandon_calls()
         self._backlog.clear()
         self.sender.close()
@@ -355,8 +351,8 @@ class Connection(asyncio.Protocol):
 
     def announce_end(self) -> None:
         """Ask the client to begin no more calls; those on their way are served still."""
-        if self._http1 is not None:
-            self._http1.shutdown()
+        if self.http1 is not None:
+            self.http1.shutdown()
             return
         if self.closing:
             return

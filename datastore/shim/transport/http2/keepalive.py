@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Set as AbstractSet
 from typing import Final
 
+from datastore.shim.transport.api import Http1Connection
 from datastore.shim.transport.http2.connection import Connection
 from datastore.shim.transport.http2.frames import CANCEL
 from datastore.shim.transport.http2.shared import Shared
@@ -20,7 +21,7 @@ _WRITE_SECONDS: Final = 60.0
 """How long a peer may take nothing at all of what is written to it."""
 _CLOSE_SECONDS: Final = 10.0
 _HTTP1_SECONDS: Final = 60.0
-"""How long a connection of HTTP/1.1 may last, whatever happens on it."""
+"""How long nothing may happen on a connection of HTTP/1.1."""
 
 
 class Watch:
@@ -68,6 +69,9 @@ class Sweeper:
         for connection in list(self._connections):
             watch = watches.get(connection) or Watch(now)
             self._watches[connection] = watch
+            if connection.http1 is not None:
+                self._look_at_http1(connection, connection.http1, watch, now)
+                continue
             if connection.closing:
                 self._look_at_end(connection, watch, now)
                 continue
@@ -83,7 +87,18 @@ class Sweeper:
 
     def _look_at_end(self, connection: Connection, watch: Watch, now: float) -> None:
         watch.closing_at = watch.closing_at or now
-        if now - watch.closing_at > (_HTTP1_SECONDS if connection.is_http1 else _CLOSE_SECONDS):
+        if now - watch.closing_at > _CLOSE_SECONDS:
+            connection.abort()
+
+    def _look_at_http1(
+        self, connection: Connection, http1: Http1Connection, watch: Watch, now: float
+    ) -> None:
+        """End a connection without a request, or whose answer nobody reads."""
+        unwritten = connection.unwritten()
+        if http1.busy and (not unwritten or unwritten != watch.unwritten):
+            watch.wrote_at = now
+        watch.unwritten = unwritten
+        if now - watch.wrote_at > _HTTP1_SECONDS:
             connection.abort()
 
     def _look_at_writing(self, connection: Connection, watch: Watch, now: float) -> None:
