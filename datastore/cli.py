@@ -61,12 +61,15 @@ _OPTIONS: Final = (
     ("grpc-keepalive-min-time", "DURATION", "Shortest interval of a client's pings. [5s]"),
     ("grpc-keepalive-interval", "DURATION", "Between the server's pings. [2h]"),
     ("grpc-keepalive-timeout", "DURATION", "Until a ping without answer ends a connection. [20s]"),
+    ("cors", "ORIGINS", "Sites whose pages may use HTTP here, comma-separated. [*]"),
+    ("host-whitelist", "NAMES", "Host names of plain HTTP requests, against DNS rebinding. [*]"),
     ("transport", "NAME", "What speaks gRPC: http2 (of our own) or grpcio (grpc.aio). [http2]"),
     ("metrics", "KIND", "basic, or extensive with the time that each call took. [basic]"),
     ("log-level", "LEVEL", "debug, info, warn or error. [info]"),
     ("log-format", "FORMAT", "console or json. [console]"),
 )
 _SWITCHES: Final = (
+    ("enable-grpc-gateway", "Serve the JSON gateway, /v3/*, on client URLs. [true]"),
     ("client-cert-auth", "Clients must have a certificate of the trusted CA."),
     ("allow-plaintext-tcp", "Serve plain text off loopback: everybody can read everything."),
 )

@@ -16,6 +16,7 @@ from datastore.dsn import Access, Dsn, is_server, to_target
 from datastore.shim.access import parse_access
 from datastore.shim.retention import Retention, parse_retention
 from datastore.shim.timing import SlowSql
+from datastore.shim.gateway.front import Browsers
 from datastore.shim.transport.api import TlsFiles
 from datastore.shim.transport.certificates import find_fault
 
@@ -70,6 +71,8 @@ class ServeOptions:
     min_lease_ttl: int = 2
     cache_bytes: int = 256 << 20
     keepalive: Keepalive = field(default_factory=Keepalive)
+    grpc_gateway: bool = True
+    browsers: Browsers = field(default_factory=Browsers)
     extensive_metrics: bool = False
     slow_sql: SlowSql | None = None
     version: str = ""
@@ -120,9 +123,9 @@ class Parser:
             return 0.0
         return seconds
 
-    def boolean(self, name: str) -> bool:
+    def boolean(self, name: str, default: str = "false") -> bool:
         """Return a switch: ``--x`` or ``--x=true``."""
-        text = self.text(name, "false")
+        text = self.text(name, default)
         if text not in {"true", "false"}:
             self._wrong(name, text, "true or false")
         return text == "true"
@@ -133,6 +136,10 @@ class Parser:
         if text not in among:
             self._wrong(name, text, f"one of {', '.join(among)}")
         return text
+
+    def names(self, name: str, default: str) -> frozenset[str]:
+        """Return a list of names."""
+        return frozenset(part.strip() for part in self.text(name, default).split(","))
 
     def file(self, name: str) -> Path | None:
         """Return a file that can be read, or None where the option is absent."""
@@ -235,6 +242,8 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
             parser.duration("grpc-keepalive-interval", "2h", 1.0),
             parser.duration("grpc-keepalive-timeout", "20s", 1.0),
         ),
+        grpc_gateway=parser.boolean("enable-grpc-gateway", "true"),
+        browsers=Browsers(parser.names("cors", "*"), parser.names("host-whitelist", "*")),
         extensive_metrics=parser.choice("metrics", "basic", ("basic", "extensive")) == "extensive",
         log_level=parser.choice("log-level", "info", LOG_LEVELS),
         log_json=parser.choice("log-format", "console", ("console", "json")) == "json",

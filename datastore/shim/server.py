@@ -17,6 +17,8 @@ from datastore.shim.compactor import Compactor
 from datastore.shim.errors import Stopped
 from datastore.shim.expirer import Expirer
 from datastore.shim.follower import follow
+from datastore.shim.gateway.app import Gateway
+from datastore.shim.gateway.front import Front
 from datastore.shim.health import Health
 from datastore.shim.http import Checks, HttpServer, Pages
 from datastore.shim.lanes import thread_lanes
@@ -216,7 +218,10 @@ class Shim:
             pruner.run(),
         )
         checks = Checks(self.health, replica, reader)
-        self._http = HttpServer(Pages(checks, self._metrics, self.release))
+        pages = Pages(checks, self._metrics, self.release).application()
+        max_recv = options.max_request_bytes + RECV_OVERHEAD
+        gateway = Gateway(desk, max_recv) if options.grpc_gateway else None
+        self._http = HttpServer(pages, Front(pages, gateway, options.browsers))
         transport.http1(self._http.connect)
         await self._bind(transport, self._http)
         advertised[:] = options.advertise_client_urls or self.urls
