@@ -1,8 +1,8 @@
 """Threads for calls to a backend: the one module of the shim that has any.
 
 Several lanes, because a long list must not delay a commit, nor a long clean-up a keepalive:
-appends; head and tail reads; reads of rows; leases and members; pruning, sizes and
-defragmentation. Each runs one call at a time, in order.
+appends; head and tail reads; reads of rows; leases and members; pruning, sizes and pages of
+snapshots; defragmentation. Each runs one call at a time, in order.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Lanes(NamedTuple):
     read: Lane
     upkeep: Lane
     chores: Lane
+    rebuild: Lane
 
     def close(self) -> None:
         """Stop all lanes."""
