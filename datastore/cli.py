@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from datastore.kinecli.command import kine
 from datastore.serving import EXIT_STORE, EXIT_USAGE, prepare, run
 from datastore.shim.access import OPTIONS as ACCESS_OPTIONS
 
@@ -56,6 +57,14 @@ _OPTIONS: Final = (
         "KEPT",
         "History to keep: hours, a duration such as 30m, or revisions; 0 is all of it. [0]",
     ),
+    (
+        "auth-token",
+        "KIND",
+        "Tokens: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION. "
+        "[simple]",
+    ),
+    ("auth-token-ttl", "SECONDS", "Life of a simple token after its last use. [300]"),
+    ("bcrypt-cost", "N", "Cost of the hash of a new password, 4 to 31. [10]"),
     ("min-lease-ttl", "SECONDS", "Shortest lease. [2]"),
     ("value-cache-bytes", "N", "Bytes of values kept in memory. [268435456]"),
     ("grpc-keepalive-min-time", "DURATION", "Shortest interval of a client's pings. [5s]"),
@@ -174,3 +183,6 @@ def accept_loss(*, yes: bool, **texts: str | None) -> None:
         click.echo(str(error), err=True)
         sys.exit(EXIT_STORE)
     sys.exit(0 if confirmed else 1)
+
+
+main.add_command(kine)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from datastore.shim.options import ServeOptions
@@ -79,7 +79,7 @@ async def _serve(options: ServeOptions, patience: float) -> int:
 async def _open(
     options: ServeOptions,
     stack: contextlib.AsyncExitStack,
-    stopping: asyncio.Future[bool],
+    stopping: asyncio.Future[Any],
     deadline: float,
 ) -> Shim | None:
     """Return the running server, which `stack` ends; None where it is to stop before that."""

@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from datastore.errors import CertificateError, DatastoreError, NotReady, UnusablePath
+from datastore.kinecli.command import kine
 from supervisor.console import own_name, set_up_logging, status_summary, status_table
 from supervisor.errors import NotRunning, SupervisorError
 from supervisor.logview import component_logs, follow, show
@@ -360,6 +361,9 @@ def _binary_error() -> type[Exception]:
     from supervisor.binaries import BinaryError
 
     return BinaryError
+
+
+cli.add_command(kine)
 
 
 def main() -> NoReturn:

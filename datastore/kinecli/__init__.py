@@ -1,0 +1,1 @@
+"""In kine's place: its command line, served by the shim."""
