@@ -64,10 +64,9 @@ def decode(text: bytes, kind: type[Message]) -> Message:
     """
     message = kind()
     try:
-        value = _parse(text.decode())
-        if value is None:
-            return message
-        _fill(message, value)
+        shown = text.decode()
+        if shown.strip(_SPACE):
+            _fill(message, _parse(shown))
     except UnicodeError as error:
         raise BadJson("proto: invalid UTF-8") from error
     except RecursionError as error:
@@ -76,10 +75,8 @@ def decode(text: bytes, kind: type[Message]) -> Message:
 
 
 def _parse(text: str) -> Any:
-    """Return the first value, None where there is only space."""
+    """Return the first value."""
     start = len(text) - len(text.lstrip(_SPACE))
-    if start == len(text):
-        return None
     try:
         return _DECODER.raw_decode(text, start)[0]
     except json.JSONDecodeError as error:
@@ -129,7 +126,11 @@ def _writer(field: FieldDescriptor) -> Callable[[Any], Any] | None:
         assert field.enum_type is not None
         names = {each.number: each.name for each in field.enum_type.values}
         return lambda value: names.get(value, value)
-    return list if field.is_repeated else None
+    return _as_it_is if field.is_repeated else None
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 # JSON to messages

@@ -36,6 +36,7 @@ class Reply:
     def __init__(self, send: Callable[[Any], Awaitable[None]]) -> None:
         self._send = send
         self._begun = False
+        self._ended = False
 
     async def only(self, body: bytes) -> None:
         """Send the one answer."""
@@ -52,7 +53,12 @@ class Reply:
         await self._body(b"", more=False)
 
     async def refuse(self, error: RpcError) -> None:
-        """Send an error instead of an answer, or behind those that were sent."""
+        """Send an error instead of an answer, or behind those that were sent.
+
+        Behind the last it is too late, as when the deadline passes while that is sent.
+        """
+        if self._ended:
+            return
         if self._begun:
             await self.break_off(error)
             return
@@ -80,6 +86,7 @@ class Reply:
             await self._send(event)
 
     async def _body(self, body: bytes, *, more: bool) -> None:
+        self._ended = not more
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
