@@ -86,7 +86,8 @@ class Pages:
                 Route("/readyz", self.readyz),
                 Route("/readyz/{check}", self.readyz),
                 Route("/metrics", self.metrics),
-            ]
+            ],
+            exception_handlers={404: _not_found},
         )
 
     async def health(self, request: Request) -> Response:
@@ -267,11 +268,19 @@ def _host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    return _missing()
+
+
+def _missing() -> Response:
+    return PlainTextResponse("404 page not found\n", 404)
+
+
 def _verdict(request: Request, reasons: Mapping[str, str]) -> Response:
     excluded = set(request.query_params.getlist("exclude"))
     wanted = [request.path_params["check"]] if "check" in request.path_params else reasons
     if not reasons.keys() >= set(wanted):
-        return PlainTextResponse("404 page not found\n", 404)
+        return _missing()
     checked = {name: reasons[name] for name in wanted if name not in excluded}
     lines = [
         f"[-]{name} failed: {reason}" if reason else f"[+]{name} ok"

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from datastore.dsn import Access, Dsn, is_server, to_target
 from datastore.shim.access import parse_access
+from datastore.shim.gateway.front import Browsers
 from datastore.shim.retention import Retention, parse_retention
 from datastore.shim.timing import SlowSql
-from datastore.shim.gateway.front import Browsers
 from datastore.shim.transport.api import TlsFiles
 from datastore.shim.transport.certificates import find_fault
 
