@@ -60,8 +60,7 @@ _OPTIONS: Final = (
     (
         "auth-token",
         "KIND",
-        "Tokens: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION. "
-        "[simple]",
+        "simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION. [simple]",
     ),
     ("auth-token-ttl", "SECONDS", "Life of a simple token after its last use. [300]"),
     ("bcrypt-cost", "N", "Cost of the hash of a new password, 4 to 31. [10]"),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from datastore.shim.errors import Compacted, ShimError
 from datastore.shim.members import Members
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import Compact
 from datastore.shim.replica import Replica
 from datastore.shim.retention import Retention, Window
@@ -71,7 +72,7 @@ class Compactor:
     async def _compact(self, revision: int) -> bool:
         """Return whether the log is compacted at `revision`; if not, the next step tries again."""
         try:
-            await self._writer.write(Compact(revision), 0)
+            await self._writer.write(Compact(revision), SERVER, 0)
         except Compacted:
             return True  # by a client, or by another server
         except ShimError as error:

@@ -5,7 +5,9 @@
     │   ├── KeyNotProvided, KeyNotFound, ValueProvided, LeaseProvided
     │   ├── TooManyOps, DuplicateKey, InvalidSortOption, RequestTooLarge
     │   ├── Compacted, FutureRevision
-    │   └── LeaseNotFound, LeaseExists, LeaseTtlTooLarge
+    │   ├── LeaseNotFound, LeaseExists, LeaseTtlTooLarge
+    │   ├── InvalidAuthToken, AuthOldRevision, PermissionDenied, UserEmpty, AuthFailed, …
+    │   └── UserNotFound, RoleNotFound, RoleNotGranted, InvalidAuthManagement, …
     └── StoreError              the store is at fault, now
         ├── NoSpace, TooManyRequests, TimedOut, Stopped, NoLeader, CorruptStore
 
@@ -110,6 +112,114 @@ class LeaseTtlTooLarge(RequestError):
     """A TTL above 9,000,000,000 seconds."""
 
     text = "etcdserver: too large lease TTL"
+
+
+class AuthNotEnabled(RequestError):
+    """There is nothing to authenticate for."""
+
+    text = "etcdserver: authentication is not enabled"
+
+
+class AuthFailed(RequestError):
+    """No such user, or another password."""
+
+    text = "etcdserver: authentication failed, invalid user ID or password"
+
+
+class NoPasswordUser(RequestError):
+    """A password for a user who has none, or a hash that is none; no gRPC error of etcd's."""
+
+    text = "auth: authentication failed, password was given for no password user"
+
+
+class InvalidAuthToken(RequestError):
+    """A token that nobody has issued, or that has expired."""
+
+    text = "etcdserver: invalid auth token"
+
+
+class AuthOldRevision(RequestError):
+    """Users or roles have changed since it was found out who calls."""
+
+    text = "etcdserver: revision of auth store is old"
+
+
+class PermissionDenied(RequestError):
+    """Who calls may not do that."""
+
+    text = "etcdserver: permission denied"
+
+
+class UserEmpty(RequestError):
+    """Nobody says who calls, or a user's name is empty."""
+
+    text = "etcdserver: user name is empty"
+
+
+class UserNotFound(RequestError):
+    """No such user."""
+
+    text = "etcdserver: user name not found"
+
+
+class UserAlreadyExists(RequestError):
+    """A user has that name."""
+
+    text = "etcdserver: user name already exists"
+
+
+class RootUserNotExist(RequestError):
+    """Auth cannot be enabled: nobody could disable it."""
+
+    text = "etcdserver: root user does not exist"
+
+
+class RootRoleNotExist(RequestError):
+    """Auth cannot be enabled: the user root lacks the role root."""
+
+    text = "etcdserver: root user does not have root role"
+
+
+class RoleEmpty(RequestError):
+    """A role's name is empty."""
+
+    text = "etcdserver: role name is empty"
+
+
+class RoleNotFound(RequestError):
+    """No such role."""
+
+    text = "etcdserver: role name not found"
+
+
+class RoleAlreadyExists(RequestError):
+    """A role has that name."""
+
+    text = "etcdserver: role name already exists"
+
+
+class RoleNotGranted(RequestError):
+    """The user does not have the role."""
+
+    text = "etcdserver: role is not granted to the user"
+
+
+class PermissionNotGiven(RequestError):
+    """A permission to grant is missing."""
+
+    text = "etcdserver: permission not given"
+
+
+class PermissionNotGranted(RequestError):
+    """The role does not have exactly that permission."""
+
+    text = "etcdserver: permission is not granted to the role"
+
+
+class InvalidAuthManagement(RequestError):
+    """A change that would lock everybody out, or a range that is none."""
+
+    text = "etcdserver: invalid auth management"
 
 
 class StoreError(ShimError):

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from datastore.shim.backends.api import Commit, Kinds, Lease, Row, Tail, to_revision
+from datastore.shim.backends.api import (
+    AuthState,
+    Commit,
+    Corrupt,
+    Kinds,
+    Lease,
+    Row,
+    Tail,
+    to_revision,
+)
+from datastore.shim.mvcc.auth import Auth
+from datastore.shim.mvcc.auth_rows import decode
 from datastore.shim.mvcc.leases import Lessor
 from datastore.shim.mvcc.version import Change, Version
 
@@ -59,6 +70,14 @@ def compare_leases(
     changed = {lease for lease, _ in granted}
     dropped = [lease for lease in known.ids() if lease not in ttls or lease in changed]
     return granted, dropped
+
+
+def to_auth(stored: AuthState) -> Auth:
+    """Return the auth state that rows hold. Raises Corrupt."""
+    try:
+        return decode(stored.rows)
+    except ValueError as error:
+        raise Corrupt(f"users and roles cannot be read: {error}") from error
 
 
 def compacted_by(commit: Commit, stored: int, known: int) -> int | None:

@@ -25,6 +25,7 @@ from datastore.shim.gateway.app import PEER
 from datastore.shim.gateway.front import Application
 from datastore.shim.health import Health, State
 from datastore.shim.metrics import CONTENT_TYPE, Metrics
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import Range
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
@@ -59,7 +60,7 @@ class Checks:
         op = Range(b"health", count_only=True, serializable=serializable)
         try:
             async with asyncio.timeout(READ_SECONDS):
-                await self._reader.range(op)
+                await self._reader.range(op, SERVER)
         except TimeoutError:
             return "RANGE ERROR:etcdserver: request timed out"
         except (ShimError, BackendError) as error:

@@ -58,6 +58,11 @@ class Lanes(NamedTuple):
             lane.close()
 
 
+def thread_lane(name: str) -> Lane:
+    """Return a lane for what is no call to a backend."""
+    return ThreadLane(f"byre-{name}")
+
+
 def thread_lanes() -> Lanes:
     """Return all lanes, each with a thread of its own."""
-    return Lanes(*(ThreadLane(f"byre-{name}") for name in Lanes._fields))
+    return Lanes(*map(thread_lane, Lanes._fields))

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from datastore.dsn import Access, Dsn, is_server, to_target
 from datastore.shim.access import parse_access
+from datastore.shim.auth_options import AuthSettings, parse_auth
 from datastore.shim.gateway.front import Browsers
 from datastore.shim.retention import Retention, parse_retention
 from datastore.shim.timing import SlowSql
@@ -57,6 +58,8 @@ class ServeOptions:
     datastore: str = field(repr=False)
     listen_client_urls: tuple[str, ...]
     access: Access = field(default_factory=Access)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    client_cert_auth: bool = False
     advertise_client_urls: tuple[str, ...] = ()
     listen_metrics_urls: tuple[str, ...] = ()
     name: str = DEFAULT_NAME
@@ -221,6 +224,8 @@ def parse(texts: Mapping[str, str | None], environ: Mapping[str, str]) -> ServeO
     options = ServeOptions(
         datastore=datastore,
         access=parse_access(parser, environ, datastore),
+        auth=parse_auth(parser),
+        client_cert_auth=parser.boolean("client-cert-auth"),
         listen_client_urls=listen,
         advertise_client_urls=parser.urls("advertise-client-urls"),
         listen_metrics_urls=parser.urls("listen-metrics-urls"),

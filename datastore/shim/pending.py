@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from datastore.shim.errors import ShimError, TimedOut
+from datastore.shim.mvcc.auth import Caller
 from datastore.shim.mvcc.ops import Result, Write
 
 Taker = Callable[["Result | None", "ShimError | None"], None]
@@ -15,10 +16,13 @@ Taker = Callable[["Result | None", "ShimError | None"], None]
 class Pending:
     """A write that waits for its answer, which it is given once. Hot: plain slots."""
 
-    __slots__ = ("_taker", "deadline", "done", "error", "result", "size", "write")
+    __slots__ = ("_taker", "caller", "deadline", "done", "error", "result", "size", "write")
 
-    def __init__(self, write: Write, size: int, deadline: float | None, taker: Taker) -> None:
+    def __init__(
+        self, write: Write, caller: Caller, size: int, deadline: float | None, taker: Taker
+    ) -> None:
         self.write = write
+        self.caller = caller
         self.size = size
         self.deadline = deadline
         self.done = False

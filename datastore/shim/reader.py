@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from datastore.shim.backends.api import RowId
-from datastore.shim.errors import Compacted
+from datastore.shim.errors import AuthOldRevision, Compacted
+from datastore.shim.mvcc.auth import SERVER, Identity
 from datastore.shim.mvcc.ops import Range, RangeResult, Txn, TxnResult
+from datastore.shim.mvcc.permits import check_op
 from datastore.shim.mvcc.store import MissingValues, Selection
 from datastore.shim.replica import Replica
 
 FIRST_CHUNK_KEYS = 10
 """A RangeStream starts small and grows towards the size of a request (contract 2.3)."""
+
+
+Identify = Callable[[], Awaitable[Identity]] | None
+"""Finds out who calls, where auth is on; None: the server itself does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +33,22 @@ class Chunk:
 
 
 class Reader:
-    """Answers reads from this server's copy."""
+    """Answers reads from this server's copy.
+
+    Who calls is found out, and what he may read checked, after the look at the log that a
+    linearizable read begins with. A change of users or roles meanwhile refuses the read: etcd
+    (doSerialize).
+    """
 
     def __init__(self, replica: Replica, *, chunk_bytes: int = 3 << 19) -> None:
         self._replica = replica
         self._chunk_bytes = chunk_bytes
 
     def try_range(self, op: Range) -> RangeResult | None:
-        """Answer at once, where no waiting is needed: nobody else writes, all is cached. Hot."""
+        """Answer at once, where no waiting is needed: nobody else writes, all is cached. Hot.
+
+        For callers who need no permission: auth is off.
+        """
         if self._replica.shared and not op.serializable:
             return None
         store = self._replica.store
@@ -43,22 +57,27 @@ class Reader:
         except MissingValues:
             return None
 
-    async def range(self, op: Range) -> RangeResult:
-        """Answer a range. Raises Compacted, FutureRevision, NoLeader."""
+    async def range(self, op: Range, identify: Identify) -> RangeResult:
+        """Answer a range. Raises what `stream` raises, and FutureRevision, NoLeader."""
         await self._index(serializable=op.serializable)
+        caller = await self._admit(op, identify)
         while True:
             try:
-                return await self._render(op, await self._select(op))
+                result = await self._render(op, await self._select(op))
             except Compacted:
                 # Pruning took a value between the look at the index and the fetch. Where another
                 # server pruned, the index lags.
                 if op.revision > 0:
                     raise
                 await self._replica.read_index()
+            else:
+                self._confirm(caller)
+                return result
 
-    async def txn(self, op: Txn) -> TxnResult:
+    async def txn(self, op: Txn, identify: Identify) -> TxnResult:
         """Answer a transaction that writes nothing, on one state of the index."""
         await self._index(serializable=_is_serializable(op))
+        caller = await self._admit(op, identify)
         values: dict[RowId, bytes] = {}
         while True:
             try:
@@ -67,15 +86,18 @@ class Reader:
                 values.update(await self._fetch(missing.ids))
             else:
                 assert isinstance(result, TxnResult)
+                self._confirm(caller)
                 return result
 
-    async def stream(self, op: Range) -> AsyncIterator[Chunk]:
+    async def stream(self, op: Range, identify: Identify) -> AsyncIterator[Chunk]:
         """Give a range in chunks, all of the state at the start.
 
         Raises:
             Compacted: A compaction overtook the revision that the stream is pinned to.
+            PermissionDenied, …: The caller may not read that, or may not any more.
         """
         await self._index(serializable=op.serializable)
+        caller = await self._admit(op, identify)
         store = self._replica.store
         selection = await self._select(op)
         pinned = op.revision if op.revision > 0 else selection.revision
@@ -90,6 +112,7 @@ class Reader:
             last = start >= len(versions)
             yield Chunk(result.kvs, last, selection.count, selection.more, selection.revision)
             if last:
+                self._confirm(caller)
                 return
             keys = self._resize(keys, sum(map(len, result.kvs)))
 
@@ -99,6 +122,20 @@ class Reader:
         if size > self._chunk_bytes * 2:
             return max(1, keys // 2)
         return keys
+
+    async def _admit(self, op: Range | Txn, identify: Identify) -> Identity | None:
+        """Return who calls, where auth is on and he may read that."""
+        if identify is None or not self._replica.store.auth.enabled:
+            return SERVER
+        caller = await identify()
+        store = self._replica.store
+        check_op(store.auth, caller, op, store.leases)
+        return caller
+
+    def _confirm(self, caller: Identity | None) -> None:
+        """Refuse what was read for a caller that may have lost his permission meanwhile."""
+        if caller is not None and caller.revision not in {0, self._replica.store.auth.revision}:
+            raise AuthOldRevision
 
     async def _index(self, *, serializable: bool) -> None:
         if not serializable:

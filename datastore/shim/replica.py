@@ -40,11 +40,13 @@ from datastore.shim.foreign import (
     by_revision,
     compacted_by,
     compare_leases,
+    to_auth,
     to_version,
 )
 from datastore.shim.health import Health, State
 from datastore.shim.holds import Holds
 from datastore.shim.lanes import Lanes
+from datastore.shim.mvcc.auth import Auth
 from datastore.shim.mvcc.store import Applied, Store
 from datastore.shim.mvcc.version import Change
 
@@ -153,17 +155,23 @@ class Replica:
             return False
         leases: Sequence[Lease] | None = None
         alarms: Sequence[Alarm] | None = None
+        auth: Auth | None = None
         for commit, rows in by_commit(tail):
             # Read once a tail: what is read after it has the state of all its commits.
             if leases is None and commit.kinds & Kinds.LEASE:
                 leases = await self._read(self.backend.leases)
             if alarms is None and commit.kinds & Kinds.ALARM:
                 alarms = await self._read(self.backend.alarms)
+            if auth is None and commit.kinds & Kinds.AUTH:
+                auth = to_auth(await self._read(self.backend.auth))
             if commit.change <= self.position.change:  # applied by the writer meanwhile
                 continue
             if commit.change > self.position.change + 1:  # its predecessors' rows are pruned
                 return False
-            self.apply(commit, self._to_applied(commit, rows, tail.head, leases, alarms))
+            applied = self._to_applied(commit, rows, tail.head, leases, alarms)
+            if commit.kinds & Kinds.AUTH:
+                applied = applied._replace(auth=auth)
+            self.apply(commit, applied)
             if commit.batch != self.appending:
                 self.foreign_at = asyncio.get_running_loop().time()
         return True
@@ -271,6 +279,7 @@ class Replica:
                 self.backend.leases(),
                 self.backend.alarms(),
                 self._cache_bytes,
+                auth=to_auth(self.backend.auth()),
             )
         return head, position, store
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from datastore.shim.auth.passwords import Passwords
 from datastore.shim.backends.api import Backend, Member
 from datastore.shim.compactor import Compactor
 from datastore.shim.errors import Stopped
@@ -21,7 +22,7 @@ from datastore.shim.gateway.app import Gateway
 from datastore.shim.gateway.front import Front
 from datastore.shim.health import Health
 from datastore.shim.http import Checks, HttpServer, Pages
-from datastore.shim.lanes import thread_lanes
+from datastore.shim.lanes import thread_lane, thread_lanes
 from datastore.shim.members import Members
 from datastore.shim.metrics import Metrics
 from datastore.shim.options import DEFAULT_NAME, ServeOptions, is_loopback
@@ -29,10 +30,12 @@ from datastore.shim.position import PositionFile, PositionKeeper
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
+from datastore.shim.rpc.auth import AuthService
 from datastore.shim.rpc.cluster import ClusterService
 from datastore.shim.rpc.concurrency import Keys
 from datastore.shim.rpc.downgrade import DowngradeService
 from datastore.shim.rpc.election import ElectionService
+from datastore.shim.rpc.guard import Guard
 from datastore.shim.rpc.hashes import HashService
 from datastore.shim.rpc.header import Headers, derive_member_id
 from datastore.shim.rpc.health import HealthService
@@ -111,6 +114,7 @@ class Shim:
         self._tasks: list[asyncio.Task[None]] = []
         self._transport = transport
         self._http: HttpServer | None = None
+        self._passwords: Passwords | None = None
 
     async def __aenter__(self) -> Self:
         """Open the store and listen.
@@ -176,7 +180,10 @@ class Shim:
     async def _listen(self) -> None:
         options, replica, writer = self._options, self.replica, self.writer
         transport = self._transport = self._transport or _make_transport(options)
-        self.desk = desk = Desk(transport, self.headers, self.health, self._metrics.observe_call)
+        tokens = options.auth.tokens()
+        guard = Guard(replica, tokens, trust_certificates=options.client_cert_auth)
+        observe = self._metrics.observe_call
+        self.desk = desk = Desk(transport, self.headers, self.health, guard, observe)
         # Ports of 0 are known only after binding: the list is filled then.
         advertised = list(options.advertise_client_urls)
         me = Member(self.headers.member_id, self._name, advertised, 0)
@@ -194,6 +201,8 @@ class Shim:
         keys = Keys(self.kv, lease, self.hub)
         LockService(desk, keys)
         ElectionService(desk, keys)
+        self._passwords = Passwords(thread_lane("passwords"), options.auth.bcrypt_cost)
+        AuthService(desk, replica, writer, tokens, self._passwords)
         ClusterService(desk, members)
         MaintenanceService(
             desk,
@@ -255,6 +264,8 @@ class Shim:
             await self._transport.drain(GRACE_SECONDS)
         if self._http is not None:
             await self._http.stop()
+        if self._passwords is not None:
+            self._passwords.close()
         if self._tasks:
             await self.writer.stop()
         for task in self._tasks:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from datastore.shim.backends.api import (
     Appended,
+    AuthState,
     Backend,
     Batch,
     Commit,
@@ -41,6 +42,8 @@ from datastore.shim.errors import (
     TimedOut,
     TooManyRequests,
 )
+from datastore.shim.mvcc.auth import Caller
+from datastore.shim.mvcc.auth_rows import encode
 from datastore.shim.mvcc.ops import Result, Write
 from datastore.shim.mvcc.overlay import Overlay
 from datastore.shim.mvcc.store import MissingValues
@@ -92,12 +95,18 @@ class Writer:
         self._running = False
 
     def submit(
-        self, write: Write, size: int, taker: Taker, deadline: float | None = None
+        self,
+        write: Write,
+        caller: Caller,
+        size: int,
+        taker: Taker,
+        deadline: float | None = None,
     ) -> Pending:
         """Queue a write whose answer is given to `taker`, in the order of the batch. Hot.
 
         Args:
             write: What to do; already checked.
+            caller: On whose behalf, as was found out when the request came.
             size: Bytes of the request, for the bounds of queue and batch.
             taker: Takes the answer; it must not raise.
             deadline: On the loop's clock; a write that waits past it is dropped unevaluated.
@@ -111,14 +120,16 @@ class Writer:
             raise self._refusal()
         if len(self._queue) >= self._max_waiting or self._queued_bytes > self._max_waiting_bytes:
             raise TooManyRequests
-        pending = Pending(write, size, deadline, taker)
+        pending = Pending(write, caller, size, deadline, taker)
         self._queue.append(pending)
         self._queued_bytes += size
         if not self._wake.is_set():
             self._wake.set()
         return pending
 
-    async def write(self, write: Write, size: int, deadline: float | None = None) -> Result:
+    async def write(
+        self, write: Write, caller: Caller, size: int, deadline: float | None = None
+    ) -> Result:
         """Queue a write and wait for its answer, or raise it. As `submit` otherwise."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
@@ -130,7 +141,7 @@ class Writer:
             elif error is not None:
                 future.set_exception(error)
 
-        pending = self.submit(write, size, take, deadline)
+        pending = self.submit(write, caller, size, take, deadline)
         try:
             return await future
         finally:
@@ -327,7 +338,7 @@ class Writer:
                 for pending in waiting:
                     pending.error = None
                     try:
-                        pending.result = overlay.evaluate(pending.write)
+                        pending.result = overlay.evaluate(pending.write, pending.caller)
                     except (RequestError, StoreError) as error:
                         # Its frames hold the batch, which would hold the error.
                         pending.error = error.with_traceback(None)
@@ -387,6 +398,7 @@ def _to_batch(overlay: Overlay, base: Commit) -> Batch:
         rows=overlay.rows,
         granted=overlay.granted,
         dropped=overlay.dropped,
+        auth=None if overlay.auth is None else AuthState(encode(overlay.auth)),
         alarms=overlay.alarms,
         compacted=overlay.compacted,
     )

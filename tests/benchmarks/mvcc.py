@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from datastore.shim.mvcc import ops
+from datastore.shim.mvcc.auth import Auth
 from datastore.shim.mvcc.overlay import Overlay
 from datastore.shim.mvcc.store import Store
 from datastore.shim.mvcc.wire import frame_key_value
@@ -173,7 +174,7 @@ def main() -> None:
 
     head = Head(0, store.revision, store.compacted, -1, 1, 1)
     started = time.process_time()
-    Store.load(head, [metas], (), (), 0)
+    Store.load(head, [metas], (), (), 0, auth=Auth())
     print(f"load of {len(metas)} rows: {time.process_time() - started:.2f} s")
 
 

@@ -11,6 +11,7 @@ import pytest
 from datastore.shim.backends.api import Batch, Commit, Kinds, to_revision
 from datastore.shim.backends.memory import Fault, Faults, Fence, Log, Script
 from datastore.shim.errors import CorruptStore, LeaseNotFound, StoreError
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import (
     Compact,
     Compare,
@@ -206,7 +207,7 @@ def test_a_promoted_replica_that_lost_commits_is_diverged_for_everybody() -> Non
             log.append(foreign._replace(batch=bytes([n]) * 16, expected=log.head.change))
         for server in (behind, ahead):
             with pytest.raises(CorruptStore):
-                await server.reader.range(Range(b"k"))
+                await server.reader.range(Range(b"k"), SERVER)
             assert "failed" in server.health.state
         await _stop(behind, ahead)
 

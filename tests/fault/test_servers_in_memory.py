@@ -14,6 +14,7 @@ from datastore.shim.backends.memory import Fault, Faults, Log
 from datastore.shim.errors import CorruptStore, NoLeader
 from datastore.shim.health import State
 from datastore.shim.members import HEARTBEAT_SECONDS
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import (
     Compact,
     DeleteRange,
@@ -119,7 +120,7 @@ def test_reads_that_come_together_share_one_look_at_the_log() -> None:
         (server,) = await _started(_log(), 1, counting)
         await server.write(Put(b"k", b"v"))
         before = counting.counts["tail"]
-        await asyncio.gather(*(server.reader.range(Range(b"k")) for _ in range(500)))
+        await asyncio.gather(*(server.reader.range(Range(b"k"), SERVER) for _ in range(500)))
         # One that may have been under way, one for all of them, one of the poll.
         assert counting.counts["tail"] - before <= 3
         assert not counting.counts["head"]
@@ -152,13 +153,13 @@ def test_while_the_database_is_away_requests_fail_at_once_and_all_heals_by_itsel
         await server.write(Put(b"k", b"1"))
         counting.away = True
         with pytest.raises(NoLeader):
-            await server.reader.range(Range(b"k"))
+            await server.reader.range(Range(b"k"), SERVER)
         assert server.health.state is State.AWAY
         loop = asyncio.get_running_loop()
         began, looks = loop.time(), counting.counts["tail"]
         for _ in range(1000):
             with pytest.raises(NoLeader):
-                await server.reader.range(Range(b"k"))
+                await server.reader.range(Range(b"k"), SERVER)
             with pytest.raises(NoLeader):
                 await server.expirer.keep_alive(1)
         assert loop.time() - began < 0.1, "nobody waits for a database that is known to be away"
@@ -301,7 +302,7 @@ def test_a_stale_read_whose_value_was_pruned_is_answered_from_a_later_state() ->
         await quick.write(Put(b"k", b"new"))
         await quick.write(Compact(log.head.revision))
         await quick.pruner.physical()
-        result = await slow.reader.range(Range(b"k", serializable=True))
+        result = await slow.reader.range(Range(b"k", serializable=True), SERVER)
         assert b"new" in result.kvs[0]
         slow._tasks.pop(1)
         await _stop(slow, quick)
@@ -397,7 +398,7 @@ def test_an_accepted_loss_moves_the_revision_of_servers_that_had_lost_nothing() 
         await settled(log, server)
         assert server.replica.store.revision == server.recorder.revision == jumped
         assert server.replica.store.compacted == jumped
-        result = await server.reader.range(Range(b"k"))
+        result = await server.reader.range(Range(b"k"), SERVER)
         assert result.count == 1
         await server.write(Put(b"k", b"w"))
         assert to_revision(log.all_rows()[-1].meta.id) == jumped + 1

@@ -207,7 +207,7 @@ class StoreAndModel(RuleBasedStateMachine):
         metas = [self.rows[row].meta for row in sorted(self.rows)]
         pages = [metas[at : at + 3] for at in range(0, len(metas), 3)]
         stored = [Lease(x, ttl, None, expired=False) for x, ttl in self.model.leases.items()]
-        new = Store.load(head, pages, stored, old.alarms, self.cache_bytes)
+        new = Store.load(head, pages, stored, old.alarms, self.cache_bytes, auth=old.auth)
         assert picture(new) == picture(old)
         assert sorted(new.collect(old.compacted)) == sorted(old.collect(old.compacted))
         assert old.garbage == new.garbage == 0

@@ -63,7 +63,8 @@ class Rows:
     def reload(self, leases: tuple[Lease, ...] = ()) -> Store:
         head = Head(0, self.store.revision, self.store.compacted, -1, 1, 1)
         metas = [self.rows[row].meta for row in sorted(self.rows)]
-        return Store.load(head, [metas[:2], metas[2:]], leases, self.store.alarms, 1 << 20)
+        pages, store = [metas[:2], metas[2:]], self.store
+        return Store.load(head, pages, leases, store.alarms, 1 << 20, auth=store.auth)
 
 
 def puts(*keys: bytes) -> list[Put]:

@@ -23,6 +23,7 @@ from datastore.shim.follower import follow
 from datastore.shim.health import Health
 from datastore.shim.lanes import Lanes
 from datastore.shim.members import Members
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import Write
 from datastore.shim.mvcc.version import Change
 from datastore.shim.pruner import Pruner
@@ -154,7 +155,7 @@ class Server:
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error  # a part has died, and a server would end
-        return await self.writer.write(write, 64, deadline)
+        return await self.writer.write(write, SERVER, 64, deadline)
 
     async def stop(self) -> None:
         for task in self._tasks[1:]:

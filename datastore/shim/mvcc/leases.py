@@ -58,6 +58,11 @@ class Lessor:
         """Return a lease, or None."""
         return self._leases.get(lease)
 
+    def attached(self, lease: int) -> set[bytes]:
+        """Return the keys of a lease; none where there is no such lease."""
+        info = self._leases.get(lease)
+        return set() if info is None else info.keys
+
     def grant(self, lease: int, ttl: int) -> None:
         """Add a lease, without a deadline so far."""
         self._leases[lease] = LeaseInfo(lease, ttl)

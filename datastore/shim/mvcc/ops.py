@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from datastore.shim.backends.api import Alarm
+from datastore.shim.mvcc.auth_ops import AuthWrite
 
 
 class SortOrder(IntEnum):
@@ -128,7 +129,7 @@ class SetAlarms(NamedTuple):
     alarms: Sequence[Alarm]
 
 
-Write = Put | DeleteRange | Txn | LeaseGrant | LeaseRevoke | Compact | SetAlarms
+Write = Put | DeleteRange | Txn | LeaseGrant | LeaseRevoke | Compact | SetAlarms | AuthWrite
 """What goes through the writer."""
 
 

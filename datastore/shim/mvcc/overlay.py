@@ -13,26 +13,20 @@ from typing import assert_never
 
 from sortedcontainers import SortedList
 
-from datastore.shim.backends.api import (
-    MAX_CHANGES,
-    SUB_BITS,
-    Alarm,
-    Kinds,
-    Meta,
-    Row,
-    RowId,
-)
+from datastore.shim.backends.api import MAX_CHANGES, SUB_BITS, Alarm, Kinds, Meta, Row, RowId
 from datastore.shim.errors import (
     Compacted,
-    CorruptStore,
     FutureRevision,
     KeyNotFound,
     LeaseExists,
     LeaseNotFound,
     LeaseTtlTooLarge,
-    NoSpace,
     RequestTooLarge,
 )
+from datastore.shim.mvcc.alarms import check_alarms
+from datastore.shim.mvcc.auth import SERVER, Auth, Caller
+from datastore.shim.mvcc.auth_changes import change
+from datastore.shim.mvcc.auth_ops import AuthWrite
 from datastore.shim.mvcc.keyrange import KeyRange
 from datastore.shim.mvcc.ops import (
     Compact,
@@ -52,14 +46,14 @@ from datastore.shim.mvcc.ops import (
     TxnResult,
     Write,
 )
+from datastore.shim.mvcc.permits import check_write
 from datastore.shim.mvcc.selection import check_revision, frames, raw_values, render, select
 from datastore.shim.mvcc.store import Applied, Store
-from datastore.shim.mvcc.txn import Taken, all_hold, has_put, take
+from datastore.shim.mvcc.txn import Taken, all_hold, take
 from datastore.shim.mvcc.version import Version
 from datastore.shim.mvcc.wire import frame_key_value
 
 MAX_LEASE_TTL_SECONDS = 9_000_000_000
-NOSPACE, CORRUPT = 1, 2
 
 _key = attrgetter("key")
 
@@ -73,6 +67,7 @@ class Overlay:
         self.compacted: int | None = None
         self.alarms: tuple[Alarm, ...] | None = None
         self._store = store
+        self._auth = store.auth
         self._index = store.index
         self._values = values
         self._versions: list[Version] = []
@@ -86,13 +81,7 @@ class Overlay:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to append."""
-        return not (
-            self.rows
-            or self._granted
-            or self._dropped
-            or self.compacted is not None
-            or self.alarms is not None
-        )
+        return not self.kinds
 
     @property
     def kinds(self) -> Kinds:
@@ -104,7 +93,14 @@ class Overlay:
             kinds |= Kinds.COMPACT
         if self.alarms is not None:
             kinds |= Kinds.ALARM
+        if self.auth is not None:
+            kinds |= Kinds.AUTH
         return kinds
+
+    @property
+    def auth(self) -> Auth | None:
+        """The auth state afterwards; None: unchanged."""
+        return None if self._auth is self._store.auth else self._auth
 
     @property
     def granted(self) -> list[tuple[int, int]]:
@@ -119,21 +115,29 @@ class Overlay:
     def applied(self) -> Applied:
         """Return what the batch changes, for `Store.apply` once it is durable."""
         return Applied(
-            self.revision, self._versions, self.granted, self.dropped, self.compacted, self.alarms
+            self.revision,
+            self._versions,
+            self.granted,
+            self.dropped,
+            self.compacted,
+            self.alarms,
+            self.auth,
         )
 
-    def evaluate(self, write: Write) -> Result:
+    def evaluate(self, write: Write, caller: Caller = SERVER) -> Result:
         """Accept a write and return its answer, or leave no trace of it. Hot.
 
         Raises:
-            RequestError: the request is at fault.
+            RequestError: the request is at fault, or not the caller's to make.
             NoSpace, CorruptStore: an alarm is active.
             MissingValues: values are not in memory; to be tried again with them.
         """
         self._mark = len(self._versions)
         try:
             if self._store.alarms or self.alarms:
-                self._admit(write)
+                check_alarms(self._store.alarms if self.alarms is None else self.alarms, write)
+            if self._auth.enabled and caller is not None:
+                check_write(self._auth, caller, write, self)
             result = self._evaluate(write)
         except BaseException:
             self._undo()
@@ -194,17 +198,15 @@ class Overlay:
         keys = self._order.irange(span.start, span.stop, inclusive=(True, False))
         return {key: self._latest[key] for key in keys}
 
-    # Evaluation.
+    def attached(self, lease: int) -> list[bytes]:
+        """Return the keys of a lease (permits.Attachments)."""
+        info = self._store.leases.find(lease)
+        attached = [] if info is None else [key for key in info.keys if key not in self._latest]
+        if lease in self._leases_put:
+            attached += [v.key for v in self._latest.values() if v.lease == lease]
+        return attached
 
-    def _admit(self, write: Write) -> None:
-        alarms = self._store.alarms if self.alarms is None else self.alarms
-        kinds = {alarm.kind for alarm in alarms}
-        if CORRUPT in kinds and not isinstance(write, SetAlarms):
-            raise CorruptStore
-        if NOSPACE in kinds and (
-            isinstance(write, Put | LeaseGrant) or (isinstance(write, Txn) and has_put(write))
-        ):
-            raise NoSpace
+    # Evaluation.
 
     def _evaluate(self, write: Write) -> Result:
         if isinstance(write, Txn):
@@ -223,6 +225,8 @@ class Overlay:
             alarms = tuple(sorted(set(write.alarms)))
             if alarms != (self._store.alarms if self.alarms is None else self.alarms):
                 self.alarms = alarms
+        elif isinstance(write, AuthWrite):
+            self._auth = change(self._auth, write)
         else:
             assert_never(write)
         return Done(self._visible())
@@ -349,12 +353,7 @@ class Overlay:
     def _revoke(self, lease: int) -> None:
         if not self._has_lease(lease):
             raise LeaseNotFound
-        info = self._store.leases.find(lease)
-        attached = [] if info is None else [key for key in info.keys if key not in self._latest]
-        if lease in self._leases_put:
-            attached += [v.key for v in self._latest.values() if v.lease == lease]
-        attached.sort()
-        for key in attached:
+        for key in sorted(self.attached(lease)):
             self._delete(key)
         if self._granted.pop(lease, None) is None:
             self._dropped[lease] = None

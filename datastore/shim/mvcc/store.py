@@ -1,4 +1,4 @@
-"""The committed state of one server: index, leases, alarms and cached values.
+"""The committed state of one server: index, leases, alarms, users and roles, cached values.
 
 Names are etcd's. A *revision* counts the writes that changed something; all changes of one write
 share it and are told apart by their *sub* number, so that a change's row id is
@@ -31,6 +31,8 @@ Who does what:
     Compaction             finds the garbage of a compaction, in steps. The rows go later, when
     (compaction.py)        nobody reads them any more: `collect` hands them out.
     Lessor, ValueCache     leases; pre-encoded KeyValues bounded in bytes.
+    Auth (auth.py)         users, roles and what they may do, as one immutable value. A write is
+                           checked when it is evaluated (permits.py), so at the state it changes.
 
 Values. The index keeps no values. A version's KeyValue is encoded once, when it is written or
 first read, and its bytes are shared by every answer and event until the cache lets them go. An
@@ -49,6 +51,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from datastore.shim.backends.api import SUB_BITS, Alarm, Head, Lease, Meta, RowId
+from datastore.shim.mvcc.auth import Auth
 from datastore.shim.mvcc.cache import ValueCache
 from datastore.shim.mvcc.compaction import Compaction
 from datastore.shim.mvcc.index import Index
@@ -78,6 +81,7 @@ class Applied(NamedTuple):
     dropped: Sequence[int] = ()
     compacted: int | None = None  # None: unchanged
     alarms: Sequence[Alarm] | None = None  # None: unchanged
+    auth: Auth | None = None  # None: unchanged
 
 
 class Store:
@@ -87,6 +91,7 @@ class Store:
         self.revision = revision
         self.compacted = compacted
         self.alarms: tuple[Alarm, ...] = ()
+        self.auth = Auth()
         self.index = Index()
         self.leases = Lessor()
         self.cache = ValueCache(cache_bytes)
@@ -101,6 +106,8 @@ class Store:
         leases: Sequence[Lease],
         alarms: Sequence[Alarm],
         cache_bytes: int,
+        *,
+        auth: Auth,
     ) -> Store:
         """Return the store that a log holds, given the meta of all its rows in order.
 
@@ -108,6 +115,7 @@ class Store:
         """
         store = cls(head.revision, head.compacted, cache_bytes)
         store.alarms = tuple(sorted(alarms))
+        store.auth = auth
         store.leases = Lessor(leases)
         store.index = Index.load(pages, head.compacted)
         store._compactions.append(Compaction(store.index, head.compacted))
@@ -177,6 +185,8 @@ class Store:
         self.revision = applied.revision
         if applied.alarms is not None:
             self.alarms = tuple(sorted(applied.alarms))
+        if applied.auth is not None:
+            self.auth = applied.auth
         if applied.compacted is not None:
             self.compacted = applied.compacted
             self._compactions.append(Compaction(self.index, applied.compacted))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.errors import RequestTooLarge, ShimError
 from datastore.shim.mvcc import ops
+from datastore.shim.mvcc.auth import ANONYMOUS
 from datastore.shim.mvcc.check import check, check_overlaps
 from datastore.shim.mvcc.txn import is_read_only, needs_space
 from datastore.shim.mvcc.wire import frame
@@ -49,6 +51,7 @@ class KvService:
         self.values_served = 0
         """Keys that ranges have returned, to compare with what had to be fetched."""
         self._headers = desk.headers
+        self._guard = desk.guard
         self._reader = reader
         self._writer = writer
         self._pruner = pruner
@@ -68,14 +71,16 @@ class KvService:
         if op is None:
             op = convert.to_range(pb.RangeRequest.FromString(body))
             check(op)
+        if self._guard.enabled:
+            return self._range_later(call, op)
         result = self._reader.try_range(op)
         if result is None:
-            return self._range_later(op)
+            return self._range_later(call, op)
         self.values_served += len(result.kvs)
         return convert.from_range(self._headers.at(result.revision), result)
 
-    async def _range_later(self, op: ops.Range) -> bytes:
-        result = await self._reader.range(op)
+    async def _range_later(self, call: Call, op: ops.Range) -> bytes:
+        result = await self._reader.range(op, partial(self._guard.identify, call))
         self.values_served += len(result.kvs)
         return convert.from_range(self._headers.at(result.revision), result)
 
@@ -85,7 +90,7 @@ class KvService:
         op = convert.to_range(request)
         check(op)
         _check_streamable(op)
-        async for chunk in self._reader.stream(op):
+        async for chunk in self._reader.stream(op, partial(self._guard.identify, call)):
             self.values_served += len(chunk.kvs)
             await call.send(frame(b"\x0a", self._encode_chunk(chunk)))
 
@@ -103,15 +108,17 @@ class KvService:
             op = convert.to_put(pb.PutRequest.FromString(body))
             check(op)
         size = len(body)
-        if self._quota.is_near(size):
-            return self._write_within_quota(op, size)
+        if self._quota.is_near(size) or self._guard.enabled:
+            return self._write_checked(call, op, size)
         return self._write(op, size)
 
-    def delete_range(self, call: Call, body: bytes) -> Later:
+    def delete_range(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
         """Delete a range of keys. Hot."""
         self._check_size(body)
         op = convert.to_delete_range(pb.DeleteRangeRequest.FromString(body))
         check(op)
+        if self._guard.enabled:
+            return self._write_checked(call, op, len(body))
         return self._write(op, len(body))
 
     def txn(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
@@ -121,31 +128,39 @@ class KvService:
             op = convert.to_txn(pb.TxnRequest.FromString(body), self._limits.max_txn_ops)
             check_overlaps(op)
             if is_read_only(op):
-                return self._read_txn(op)
+                return self._read_txn(call, op)
         self._check_size(body)
         size = len(body)
-        if self._quota.is_near(size) and needs_space(op):
-            return self._write_within_quota(op, size)
+        if self._quota.is_near(size) or self._guard.enabled:
+            return self._write_checked(call, op, size)
         return self._write(op, size)
 
     async def compact(self, call: Call, body: bytes) -> bytes:
         """Compact; with `physical`, answer when the old revisions have left the database."""
+        await self._guard.require_admin(call)
         request = pb.CompactionRequest.FromString(body)
-        op = ops.Compact(request.revision)
-        result = await self._writer.write(op, len(body), self._now() + REQUEST_SECONDS)
+        op, deadline = ops.Compact(request.revision), self._now() + REQUEST_SECONDS
+        result = await self._writer.write(op, ANONYMOUS, len(body), deadline)
         if request.physical:
             await self._pruner.physical()
         return self._headers.at(result.revision)
 
-    async def _read_txn(self, op: ops.Txn) -> bytes:
-        return self._encode(await self._reader.txn(op))
+    async def _read_txn(self, call: Call, op: ops.Txn) -> bytes:
+        return self._encode(await self._reader.txn(op, partial(self._guard.identify, call)))
 
-    async def _write_within_quota(self, op: ops.Write, size: int) -> bytes:
-        await self._quota.admit(size)
-        return self._encode(await self._writer.write(op, size, self._now() + REQUEST_SECONDS))
+    async def _write_checked(self, call: Call, op: ops.Write, size: int) -> bytes:
+        """Write within the quota, on behalf of whoever calls."""
+        if self._quota.is_near(size) and needs_space(op):
+            await self._quota.admit(size)
+        caller = await self._guard.identify(call)
+        deadline = self._now() + REQUEST_SECONDS
+        return self._encode(await self._writer.write(op, caller, size, deadline))
 
     def _write(self, op: ops.Write, size: int) -> Later:
-        """Queue a write, to be answered when its batch is durable: no task, no future. Hot."""
+        """Queue a write, to be answered when its batch is durable: no task, no future. Hot.
+
+        It is nobody's: should auth be on by then, it is refused.
+        """
         later = Later()
 
         def take(result: ops.Result | None, error: ShimError | None) -> None:
@@ -154,7 +169,7 @@ class KvService:
             elif error is not None:
                 later.refuse(to_refusal(error))
 
-        pending = self._writer.submit(op, size, take, self._now() + REQUEST_SECONDS)
+        pending = self._writer.submit(op, ANONYMOUS, size, take, self._now() + REQUEST_SECONDS)
         later.on_abandon = pending.abandon
         return later
 

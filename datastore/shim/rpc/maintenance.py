@@ -11,6 +11,7 @@ from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.backends.api import Alarm, BackendError
 from datastore.shim.errors import NoLeader, NoSpace
 from datastore.shim.members import Members
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import SetAlarms
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.downgrade import DowngradeService
@@ -118,7 +119,7 @@ class MaintenanceService:
         return self._answer_alarms([alarm] if known else [])
 
     async def _set(self, alarms: Sequence[Alarm], size: int) -> None:
-        await self._writer.write(SetAlarms(alarms), size, self._now() + REQUEST_SECONDS)
+        await self._writer.write(SetAlarms(alarms), SERVER, size, self._now() + REQUEST_SECONDS)
 
     def _answer_alarms(self, alarms: Sequence[Alarm]) -> bytes:
         members = [
@@ -129,7 +130,7 @@ class MaintenanceService:
 
     async def defragment(self, call: Call, body: bytes) -> bytes:
         """Give unused space back; as in etcd, the answer is empty."""
-        await self._replica.lanes.chores(self._replica.backend.defragment)
+        await self._replica.lanes.rebuild(self._replica.backend.defragment)
         return b""
 
     async def move_leader(self, call: Call, body: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import Final
 
 from datastore.shim.backends.api import Alarm, BackendError, Corrupt, Diverged, Size
 from datastore.shim.errors import NoSpace, ShimError
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import SetAlarms
 from datastore.shim.replica import Replica
 from datastore.shim.writer import Writer
@@ -68,7 +69,7 @@ class Quota:
         alarms = self._replica.store.alarms
         if self._alarm not in alarms:
             log.error("the database would grow above its quota", extra={"quota": self.limit})
-            await self._writer.write(SetAlarms([*alarms, self._alarm]), 0)
+            await self._writer.write(SetAlarms([*alarms, self._alarm]), SERVER, 0)
 
     async def measure(self) -> None:
         """Look how large the database is. Raises Unavailable."""

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from datastore.shim.backends.api import BackendError
 from datastore.shim.errors import CorruptStore, NoLeader, ShimError
 from datastore.shim.health import Health, State
+from datastore.shim.rpc.guard import Guard
 from datastore.shim.rpc.header import Headers
 from datastore.shim.rpc.status import to_rpc_error
 from datastore.shim.transport.api import Call, Code, Later, RpcError, Stream, Transport, Unary
@@ -35,10 +36,12 @@ class Desk:
         transport: Transport,
         headers: Headers,
         health: Health,
+        guard: Guard,
         observe: Callable[[str, float], None] | None = None,
     ) -> None:
         self.headers = headers
         self.health = health
+        self.guard = guard
         self.started: Counter[str] = Counter()
         """Calls begun, by path."""
         self.handled: Counter[tuple[str, Code]] = Counter()

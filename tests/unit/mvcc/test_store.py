@@ -1,6 +1,7 @@
 import pytest
 
 from datastore.shim.backends.api import Alarm, Head, Lease
+from datastore.shim.mvcc.auth import Auth
 from datastore.shim.mvcc.ops import (
     Compact,
     DeleteRange,
@@ -21,7 +22,7 @@ def server():
 
 
 def test_a_new_store_is_empty_at_revision_1_and_nothing_is_compacted():
-    store = Store.load(Head(0, 1, -1, -1, 1, 1), (), (), (), 0)
+    store = Store.load(Head(0, 1, -1, -1, 1, 1), (), (), (), 0, auth=Auth())
     assert (store.revision, store.compacted, store.key_count, store.alarms) == (1, -1, 0, ())
     assert store.read(Range(*ALL)) == ([], 0, False, 1)
 

@@ -1,0 +1,1 @@
+"""Proofs of identity: tokens and passwords."""
