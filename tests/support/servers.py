@@ -50,6 +50,11 @@ class Binaries:
         """The client of tests/tools/grpcclient."""
         return obtain("grpc-client")
 
+    @property
+    def clientv3_check(self) -> Path:
+        """The programs of tests/tools/clientv3."""
+        return obtain("clientv3-check")
+
 
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:
