@@ -20,6 +20,7 @@ class ClusterService:
 
     def __init__(self, desk: Desk, members: Members) -> None:
         self._headers = desk.headers
+        self._guard = desk.guard
         self._members = members
         desk.unary("/etcdserverpb.Cluster/MemberList", self.member_list)
         desk.unary("/etcdserverpb.Cluster/MemberAdd", self.member_add)
@@ -34,10 +35,12 @@ class ClusterService:
         """
         members = self._members
         wants_latest = pb.MemberListRequest.FromString(body).linearizable
+        found = await members.beat() if wants_latest else members.live
+        await self._guard.require_user(call)
         answer = pb.MemberListResponse(
             members=[
                 pb.Member(ID=member.id, name=member.name, clientURLs=member.client_urls)
-                for member in (await members.beat() if wants_latest else members.live)
+                for member in found
             ]
         )
         return self._headers.without_revision + answer.SerializeToString()
@@ -47,20 +50,24 @@ class ClusterService:
         urls = pb.MemberAddRequest.FromString(body).peerURLs
         if not urls or not all(map(_is_peer_url, urls)):
             _refuse_urls()
+        await self._guard.require_admin(call)
         _refuse_change()
 
     async def member_remove(self, call: Call, body: bytes) -> bytes:
         """Refuse: a server is removed by stopping it."""
+        await self._guard.require_admin(call)
         await self._find(pb.MemberRemoveRequest.FromString(body).ID)
         _refuse_change()
 
     async def member_update(self, call: Call, body: bytes) -> bytes:
         """Refuse: servers have no peers to talk to, and so no peer URLs."""
+        await self._guard.require_admin(call)
         await self._find(pb.MemberUpdateRequest.FromString(body).ID)
         _refuse_urls()
 
     async def member_promote(self, call: Call, body: bytes) -> bytes:
         """Refuse: nobody is a learner."""
+        await self._guard.require_admin(call)
         await self._find(pb.MemberPromoteRequest.FromString(body).ID)
         raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member")
 

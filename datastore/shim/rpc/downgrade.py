@@ -35,12 +35,14 @@ class DowngradeService:
         self.target = ""
         """The version of the job under way, empty where there is none."""
         self._headers = desk.headers
+        self._guard = desk.guard
         self._replica = replica
         self._major, self._minor = map(int, version.split(".")[:2])
         desk.unary("/etcdserverpb.Maintenance/Downgrade", self.downgrade)
 
     async def downgrade(self, call: Call, body: bytes) -> bytes:
         """Answer with the version that is served now, whatever was asked."""
+        await self._guard.require_admin(call)
         request = pb.DowngradeRequest.FromString(body)
         action = request.action
         if action not in pb.DowngradeRequest.DowngradeAction.values():

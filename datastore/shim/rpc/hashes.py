@@ -20,12 +20,14 @@ class HashService:
 
     def __init__(self, desk: Desk, replica: Replica) -> None:
         self._headers = desk.headers
+        self._guard = desk.guard
         self._replica = replica
         desk.unary("/etcdserverpb.Maintenance/Hash", self.hash)
         desk.unary("/etcdserverpb.Maintenance/HashKV", self.hash_kv)
 
     async def hash(self, call: Call, body: bytes) -> bytes:
         """Hash keys, leases, alarms, users and roles."""
+        await self._guard.require_admin(call)
         while True:
             async with cut(self._replica) as state:
                 try:
@@ -39,6 +41,7 @@ class HashService:
 
     async def hash_kv(self, call: Call, body: bytes) -> bytes:
         """Hash what can be read up to a revision; 0 is the current one."""
+        await self._guard.require_admin(call)
         wanted = pb.HashKVRequest.FromString(body).revision
         while True:
             async with cut(self._replica) as state:

@@ -46,6 +46,7 @@ class MaintenanceService:
         downgrade: DowngradeService,
     ) -> None:
         self._headers = desk.headers
+        self._guard = desk.guard
         self._health = desk.health
         self._replica = replica
         self._writer = writer
@@ -61,6 +62,7 @@ class MaintenanceService:
 
     async def status(self, call: Call, body: bytes) -> bytes:
         """Describe this server, also while the database is away."""
+        await self._guard.require_user(call)
         release, quota = self._release, self._quota
         with contextlib.suppress(BackendError, NoLeader):  # while it is away, the last size known
             self._replica.check_reachable()
@@ -97,6 +99,7 @@ class MaintenanceService:
         """List, raise or disarm alarms."""
         request = pb.AlarmRequest.FromString(body)
         if request.action == pb.AlarmRequest.GET:
+            await self._guard.require_user(call)
             await self._replica.read_index()
             return self._answer_alarms(
                 [
@@ -105,6 +108,7 @@ class MaintenanceService:
                     if request.alarm in {pb.NONE, alarm.kind}
                 ]
             )
+        await self._guard.require_admin(call)
         if request.alarm == pb.NONE:
             return self._header()
         alarm = Alarm(request.memberID, request.alarm)
@@ -130,6 +134,7 @@ class MaintenanceService:
 
     async def defragment(self, call: Call, body: bytes) -> bytes:
         """Give unused space back; as in etcd, the answer is empty."""
+        await self._guard.require_admin(call)
         await self._replica.lanes.rebuild(self._replica.backend.defragment)
         return b""
 
@@ -138,6 +143,7 @@ class MaintenanceService:
 
         The first server leads, by its id, and that cannot be changed.
         """
+        await self._guard.require_admin(call)
         leader = self._leader
         if leader != self._headers.member_id:
             raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: not leader")

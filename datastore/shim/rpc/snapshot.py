@@ -40,6 +40,7 @@ class SnapshotService:
     def __init__(
         self, desk: Desk, replica: Replica, members: Members, storage_version: str
     ) -> None:
+        self._guard = desk.guard
         self._replica = replica
         self._members = members
         self._storage_version = storage_version
@@ -50,6 +51,7 @@ class SnapshotService:
     async def snapshot(self, call: Call) -> None:
         """Send the file in chunks, then its SHA-256 as the last."""
         await call.recv()
+        await self._guard.require_admin(call)
         while True:
             async with self._spool() as file:
                 try:

@@ -91,14 +91,14 @@ class ResponseStream:
         header = self._headers.at(watcher.created_revision)
         self._send(header + _watch_id(watcher.id) + _CREATED)
 
-    def refused(self, error: ShimError) -> None:
+    def refused(self, reason: str) -> None:
         """Queue the answer to a create request that failed: a response, not a stream error."""
         self._send(
             self._headers.at(self._hub.revision)
             + _watch_id(NO_WATCH)
             + _CREATED
             + _CANCELED
-            + frame(_CANCEL_REASON, error.text.encode())
+            + frame(_CANCEL_REASON, reason.encode())
         )
 
     def canceled_by_client(self, watch_id: int) -> None:
