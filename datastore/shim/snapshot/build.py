@@ -6,8 +6,9 @@ of rows and a few pages of the database, however large the store is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from datastore.shim.backends.api import Row
 from datastore.shim.snapshot.cut import Cut
@@ -23,6 +24,9 @@ from datastore.shim.snapshot.records import (
     meta_records,
     row_record,
 )
+
+_TURN_ROWS: Final = 64
+_REST_SECONDS: Final = 0.0001
 
 
 async def build(state: Cut, standing: Standing, file: BinaryIO) -> int:
@@ -43,8 +47,10 @@ async def build(state: Cut, standing: Standing, file: BinaryIO) -> int:
 
 
 def _put_rows(bucket: Bucket, rows: Sequence[Row]) -> None:
-    for row in rows:
-        bucket.put(*row_record(row))
+    for start in range(0, len(rows), _TURN_ROWS):
+        for row in rows[start : start + _TURN_ROWS]:
+            bucket.put(*row_record(row))
+        time.sleep(_REST_SECONDS)  # the interpreter would let the event loop wait for 5 ms
 
 
 def _finish(database: Database, buckets: Mapping[bytes, Iterable[Record]]) -> int:

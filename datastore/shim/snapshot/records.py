@@ -69,7 +69,7 @@ def alarm_records(alarms: Sequence[Alarm]) -> Iterator[Record]:
 
 
 def auth_records(*, enabled: bool, revision: int) -> Iterator[Record]:
-    """Give the switch of authentication, absent where it is off, and the last change's revision."""
+    """Give the switch, which etcd leaves out until it is on, and the revision of auth changes."""
     if enabled:
         yield b"authEnabled", b"\x01"
     yield b"authRevision", _NUMBER.pack(revision)
