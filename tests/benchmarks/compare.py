@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -55,8 +55,8 @@ def main() -> None:
         # Fresh data for each, so that no workload finds what another one left.
         with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
             data = Path(folder)
-            with peers.running(options.datastore, data, warm=options.warm) as targets:
-                status |= _run(options, GROUPS[name], targets, data / "results.json")
+            with peers.running(options.datastore, data, warm=options.warm) as found:
+                status |= _run(options, GROUPS[name], found, data / "results.json")
             results += json.loads((data / "results.json").read_text())
         if options.report:
             report.write(options.report, options.datastore, results)
@@ -83,11 +83,18 @@ def _parse() -> argparse.Namespace:
     return options
 
 
-def _run(options: argparse.Namespace, group: Group, targets: Sequence[str], json_: Path) -> int:
+def _run(
+    options: argparse.Namespace, group: Group, found: Mapping[str, peers.Peer], output: Path
+) -> int:
+    targets = [
+        part
+        for name, (address, pid, directory) in found.items()
+        for part in ("--target", f"{name}={address},pid={pid},dir={directory}")
+    ]
     argv = [
         *(str(options.loadgen), "run", *targets, "--base", "kine", "--conns", "8"),
         *("--rounds", str(options.rounds), "--duration", options.duration),
-        *("--churn", options.churn, "--json", str(json_)),
+        *("--churn", options.churn, "--json", str(output)),
         *("--workload", options.workload or group.workloads),
         *("--clients", options.clients or group.clients),
         *group.more,

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.support.databases import PostgresqlServer
 from tests.support.mariadb import MariadbServer
+from tests.support.running import free_port
 from tests.support.servers import Binaries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,16 +25,17 @@ _CONNECTIONS = "500"
 """kine opens one a request under way; the databases' own defaults would refuse some."""
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class Peer(NamedTuple):
+    """A server under measurement."""
+
+    address: str
+    pid: int
+    directory: Path
 
 
 @contextmanager
-def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[list[str]]:
-    """Run one of each over `datastore`; give them as targets of the load generator.
+def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[Mapping[str, Peer]]:
+    """Run one of each over `datastore`, and give them by name.
 
     Args:
         datastore: Which database kine and byre are on; etcd has its own file.
@@ -43,13 +46,12 @@ def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[list[
     with ExitStack() as stack:
         sources = stack.enter_context(_database(datastore, data))
         ports = {name: free_port() for name in NAMES}
-        targets: list[str] = []
+        peers: dict[str, Peer] = {}
         for name, argv in _commands(binaries, data, sources, ports, warm=warm).items():
             (data / name).mkdir(exist_ok=True, mode=0o700)
             pid = stack.enter_context(_process(argv, ports[name], data / f"{name}.log"))
-            where = f"{name}=127.0.0.1:{ports[name]},pid={pid},dir={data / name}"
-            targets += ["--target", where]
-        yield targets
+            peers[name] = Peer(f"127.0.0.1:{ports[name]}", pid, data / name)
+        yield peers
 
 
 @contextmanager

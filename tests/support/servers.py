@@ -55,6 +55,11 @@ class Binaries:
         """The programs of tests/tools/clientv3."""
         return obtain("clientv3-check")
 
+    @property
+    def load(self) -> Path:
+        """The closed-loop clients of tests/tools/load."""
+        return obtain("load")
+
 
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:

@@ -48,6 +48,7 @@ PROGRAMS: Mapping[str, Program] = {
     "h2spec": Program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
     "grpc-client": Program("grpcclient", ".", ours=True),
     "clientv3-check": Program("clientv3", ".", ours=True),
+    "load": Program("load", ".", ours=True),
 }
 
 
