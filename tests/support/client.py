@@ -235,7 +235,8 @@ class Client:
         raw = self.channel.unary_stream(
             path("KV/RangeStream"), response_deserializer=pb.RangeStreamResponse.FromString
         )
-        async for chunk in raw(request.SerializeToString(), timeout=6 * SECONDS):
+        options: dict[str, Any] = {"timeout": 6 * SECONDS, "metadata": tuple(self.metadata)}
+        async for chunk in raw(request.SerializeToString(), **options):
             yield chunk.range_response
 
     async def delete(self, key: bytes, end: bytes = b"", **fields: Any) -> pb.DeleteRangeResponse:
@@ -290,7 +291,7 @@ class Client:
             request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
             response_deserializer=pb.LeaseKeepAliveResponse.FromString,
         )
-        call: Any = raw(timeout=SECONDS)
+        call: Any = raw(timeout=SECONDS, metadata=tuple(self.metadata))
         answers = []
         for lease in leases:
             await call.write(pb.LeaseKeepAliveRequest(ID=lease))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.support.auth import QUICK, Auth, forget_all
 from tests.support.client import Client
 from tests.support.divergences import DIVERGENCES, find
 from tests.support.etcd import etcd
@@ -107,6 +109,34 @@ def fresh(kind: str, launch: Launch) -> Iterator[Server]:
     server = launch(kind)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def guarded(kind: str, launch: Launch) -> Server:
+    """Give the server that cases of auth share: no other may be shut out by them."""
+    return launch(kind, QUICK)
+
+
+@pytest.fixture
+async def auth(guarded: Server) -> AsyncIterator[Auth]:
+    """Give the Auth service of that server, with nobody in it and auth off."""
+    async with Client(guarded.target) as connection:
+        yield Auth(connection)
+    await forget_all(guarded)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[[Server], Auth]]:
+    """Give what connects to the Auth service of any server."""
+    async with AsyncExitStack() as stack:
+        clients: list[Client] = []
+
+        def to(server: Server) -> Auth:
+            clients.append(Client(server.target))
+            stack.push_async_exit(clients[-1])
+            return Auth(clients[-1])
+
+        yield to
 
 
 @pytest.fixture
