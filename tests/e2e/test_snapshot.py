@@ -8,13 +8,24 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from google.protobuf.message import Message
 
+from datastore.etcdpb import auth_pb2
 from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.snapshot.pages import PAGE_BYTES
 from tests.support.bolt import Database
-from tests.support.client import COMPACTED, Client, delete_op, put_op, refused
+from tests.support.client import (
+    COMPACTED,
+    Client,
+    Code,
+    Refusal,
+    delete_op,
+    put_op,
+    refused,
+)
 from tests.support.etcd import etcd
 from tests.support.running import Server
 from tests.support.servers import Binaries
@@ -24,7 +35,20 @@ pytestmark = pytest.mark.servers
 
 EVERYTHING = (b"\0", b"\0")
 KEYS = 4000
+PASSWORDS = {"root": "a secret", "ann": "another"}
+DENIED = Refusal(Code.PERMISSION_DENIED, "etcdserver: permission denied")
 LARGE = (5_000, 100_000, 1_400_000)
+
+
+class Auth(NamedTuple):
+    """Users and roles."""
+
+    enabled: bool
+    revision: int
+    users: Mapping[str, Sequence[str]]
+    """The roles of each."""
+    roles: Mapping[str, Sequence[bytes]]
+    """What each permits, encoded."""
 
 
 @dataclass
@@ -41,6 +65,7 @@ class Contents:
     """Every event since the compaction."""
     leases: Mapping[int, tuple[int, Sequence[bytes]]]
     """TTL and keys of each lease."""
+    auth: Auth
 
     @classmethod
     async def read(cls, client: Client, compacted: int) -> Contents:
@@ -56,12 +81,28 @@ class Contents:
             found = await client.time_to_live(lease, keys=True)
             leases[lease] = (found.grantedTTL, sorted(found.keys))
         history = await _history(client, compacted, revision)
-        return cls(revision, compacted, _kvs(now), then, history, leases)
+        auth = await _auth(client)
+        return cls(revision, compacted, _kvs(now), then, history, leases, auth)
 
 
 def _kvs(answer: pb.RangeResponse) -> Sequence[bytes]:
     assert answer.count == len(answer.kvs)
     return [kv.SerializeToString(deterministic=True) for kv in answer.kvs]
+
+
+async def _auth(client: Client) -> Auth:
+    status = await client.call("Auth/AuthStatus", b"", pb.AuthStatusResponse)
+    users, roles = {}, {}
+    for name in (await client.call("Auth/UserList", b"", pb.AuthUserListResponse)).users:
+        asked = pb.AuthUserGetRequest(name=name)
+        users[name] = list(
+            (await client.call("Auth/UserGet", asked, pb.AuthUserGetResponse)).roles
+        )
+    for name in (await client.call("Auth/RoleList", b"", pb.AuthRoleListResponse)).roles:
+        wanted = pb.AuthRoleGetRequest(role=name)
+        role = await client.call("Auth/RoleGet", wanted, pb.AuthRoleGetResponse)
+        roles[name] = [permission.SerializeToString() for permission in role.perm]
+    return Auth(status.enabled, status.authRevision, users, roles)
 
 
 async def _history(client: Client, first: int, last: int) -> Sequence[bytes]:
@@ -103,6 +144,32 @@ async def fill(client: Client) -> int:
     await client.delete(b"k01000", b"k01300")
     await client.txn(success=[put_op(b"k01000", b"reborn"), delete_op(b"k02000", b"k02010")])
     return compacted
+
+
+async def admit(client: Client) -> None:
+    """Make users and roles, and ask for them from now on."""
+    reader = auth_pb2.Permission(key=b"k", range_end=b"l")
+    writer = auth_pb2.Permission(permType=auth_pb2.Permission.WRITE, key=b"k00001")
+    calls: Sequence[tuple[str, Message]] = (
+        ("UserAdd", pb.AuthUserAddRequest(name="root", password=PASSWORDS["root"])),
+        ("UserAdd", pb.AuthUserAddRequest(name="ann", password=PASSWORDS["ann"])),
+        ("RoleAdd", pb.AuthRoleAddRequest(name="reader")),
+        ("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest(name="reader", perm=reader)),
+        ("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest(name="reader", perm=writer)),
+        ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="ann", role="reader")),
+        ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="root", role="root")),
+        ("AuthEnable", pb.AuthEnableRequest()),
+    )
+    for name, request in calls:
+        await client.call(f"Auth/{name}", request, pb.AuthEnableResponse)
+    await log_in(client, "root")
+
+
+async def log_in(client: Client, name: str) -> None:
+    """Be this user from now on."""
+    request = pb.AuthenticateRequest(name=name, password=PASSWORDS[name])
+    answer = await client.call("Auth/Authenticate", request, pb.AuthenticateResponse)
+    client.metadata = [("token", answer.token)]
 
 
 def etcdutl(binaries: Binaries, *arguments: str) -> str:
@@ -159,12 +226,18 @@ async def test_a_store_goes_to_etcd_as_it_is(source, restore, binaries, tmp_path
     file = tmp_path / "snapshot.db"
     async with Client(source.target) as client:
         compacted = await fill(client)
-        save(binaries, source, file)
+        await admit(client)
+        save(binaries, source, file, "--user=root", f"--password={PASSWORDS['root']}")
         expected = await Contents.read(client, compacted)
     _check_file(binaries, file, expected)
     async with Client(restore(file).target) as client:
+        await log_in(client, "root")
         assert await Contents.read(client, compacted) == expected
         await _live_on(client, expected)
+        await log_in(client, "ann")
+        await client.put(b"k00001", b"by ann")
+        with refused(DENIED):
+            await client.put(b"k00002", b"by ann")
 
 
 def _check_file(binaries: Binaries, file: Path, expected: Contents) -> None:

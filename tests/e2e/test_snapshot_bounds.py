@@ -15,9 +15,9 @@ from tests.support.running import Server
 from tests.support.shim import shim
 
 MIB = 1 << 20
-VALUES = 200
+VALUES = 120
 """Of one MiB each."""
-PEAK_BYTES = 64 * MIB
+PEAK_BYTES = 48 * MIB
 FILE_BYTES = 8 * MIB
 
 

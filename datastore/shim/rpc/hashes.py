@@ -12,6 +12,7 @@ from datastore.shim.errors import Compacted, FutureRevision
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.service import Desk
 from datastore.shim.snapshot.cut import Cut, Overtaken, cut
+from datastore.shim.snapshot.records import auth_records, role_records, user_records
 from datastore.shim.transport.api import Call
 
 
@@ -34,7 +35,12 @@ class HashService:
                     crc = await _hash_rows(state, state.revision)
                 except Overtaken:
                     continue
-            for part in (state.leases, state.alarms, sorted(state.auth.rows.items())):
+            auth = (
+                *auth_records(state.auth),
+                *user_records(state.auth),
+                *role_records(state.auth),
+            )
+            for part in (state.leases, state.alarms, auth):
                 crc = zlib.crc32(repr(part).encode(), crc)
             answer = pb.HashResponse(hash=crc)
             return self._headers.at(state.revision) + answer.SerializeToString()

@@ -22,7 +22,9 @@ from datastore.shim.snapshot.records import (
     lease_records,
     member_records,
     meta_records,
+    role_records,
     row_record,
+    user_records,
 )
 
 _TURN_ROWS: Final = 64
@@ -67,9 +69,9 @@ def _small_buckets(state: Cut, standing: Standing) -> Mapping[bytes, Iterable[Re
     return {
         b"lease": lease_records(state.leases),
         b"alarm": alarm_records(state.alarms),
-        b"auth": auth_records(enabled=False, revision=1),
-        b"authUsers": (),
-        b"authRoles": (),
+        b"auth": auth_records(state.auth),
+        b"authUsers": user_records(state.auth),
+        b"authRoles": role_records(state.auth),
         b"meta": meta_records(standing),
         b"cluster": cluster_records(standing),
         b"members": member_records(standing),

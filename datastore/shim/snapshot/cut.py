@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from datastore.shim.backends.api import Alarm, AuthState, Row, to_revision
+from datastore.shim.backends.api import Alarm, Row, to_revision
 from datastore.shim.errors import CorruptStore
+from datastore.shim.mvcc.auth import Auth
 from datastore.shim.mvcc.compaction import count_retained, is_retained
 from datastore.shim.mvcc.store import Store
 from datastore.shim.replica import Replica
@@ -31,7 +32,7 @@ class Cut:
     leases: Sequence[tuple[int, int]]
     """Ids and TTLs, ascending."""
     alarms: Sequence[Alarm]
-    auth: AuthState
+    auth: Auth
     replica: Replica
     store: Store
 
@@ -80,7 +81,7 @@ async def cut(replica: Replica) -> AsyncIterator[Cut]:
             rows=count_retained(store.index, compacted),
             leases=sorted((lease, store.leases.ttl(lease)) for lease in store.leases.ids()),
             alarms=store.alarms,
-            auth=AuthState({}),
+            auth=store.auth,
             replica=replica,
             store=store,
         )

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from datastore.shim.backends.api import SUB_BITS, Alarm, Member, Row
+from datastore.shim.mvcc import auth_rows
+from datastore.shim.mvcc.auth import Auth
 from datastore.shim.mvcc.version import Version
 from datastore.shim.mvcc.wire import frame, unframe, varint
 
@@ -68,11 +70,27 @@ def alarm_records(alarms: Sequence[Alarm]) -> Iterator[Record]:
         yield key, b""
 
 
-def auth_records(*, enabled: bool, revision: int) -> Iterator[Record]:
+def auth_records(auth: Auth) -> Iterator[Record]:
     """Give the switch, which etcd leaves out until it is on, and the revision of auth changes."""
-    if enabled:
+    if auth.enabled:
         yield b"authEnabled", b"\x01"
-    yield b"authRevision", _NUMBER.pack(revision)
+    yield b"authRevision", _NUMBER.pack(auth.revision)
+
+
+def user_records(auth: Auth) -> Iterator[Record]:
+    """Give the users; their passwords are hashes."""
+    yield from _auth_rows(auth, auth_rows.USER)
+
+
+def role_records(auth: Auth) -> Iterator[Record]:
+    """Give the roles."""
+    yield from _auth_rows(auth, auth_rows.ROLE)
+
+
+def _auth_rows(auth: Auth, wanted: int) -> Iterator[Record]:
+    for (kind, name), body in sorted(auth_rows.encode(auth).items()):
+        if kind == wanted:
+            yield name, body
 
 
 def meta_records(standing: Standing) -> Iterator[Record]:

@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import struct
 
-from datastore.etcdpb import kv_pb2
+from datastore.etcdpb import auth_pb2, kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
 from tests.support.bolt import Database
-from tests.support.client import SECONDS, Client, delete_op, path, put_op
+from tests.support.client import SECONDS, Client, Code, Refusal, delete_op, path, put_op, refused
 
 BUCKETS = [
     b"alarm",
@@ -24,6 +24,31 @@ BUCKETS = [
     b"meta",
 ]
 CHUNK = 32 << 10
+USER_EMPTY = Refusal(Code.INVALID_ARGUMENT, "etcdserver: user name is empty")
+AUTH_CALLS = (
+    ("UserAdd", pb.AuthUserAddRequest(name="root", password="secret")),
+    (
+        "UserAdd",
+        pb.AuthUserAddRequest(name="cn", options=auth_pb2.UserAddOptions(no_password=True)),
+    ),
+    ("RoleAdd", pb.AuthRoleAddRequest(name="reader")),
+    (
+        "RoleGrantPermission",
+        pb.AuthRoleGrantPermissionRequest(
+            name="reader", perm=auth_pb2.Permission(key=b"a", range_end=b"b")
+        ),
+    ),
+    (
+        "RoleGrantPermission",
+        pb.AuthRoleGrantPermissionRequest(
+            name="reader",
+            perm=auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"k"),
+        ),
+    ),
+    ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="cn", role="reader")),
+    ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="root", role="root")),
+    ("AuthEnable", pb.AuthEnableRequest()),
+)
 
 
 async def take(client: Client) -> list[pb.SnapshotResponse]:
@@ -137,6 +162,34 @@ async def test_leases_of_any_id_and_alarms_are_in_the_file(fresh):
     ]
     ((alarm, value),) = found.bucket(b"alarm")
     assert (pb.AlarmMember.FromString(alarm).memberID, value) == (member, b"")
+
+
+async def test_users_roles_and_the_switch_are_in_the_file(fresh):
+    async with Client(fresh.target) as client:
+        for name, request in AUTH_CALLS:
+            await client.call(f"Auth/{name}", request, pb.AuthEnableResponse)
+        answer = await client.call(
+            "Auth/Authenticate",
+            pb.AuthenticateRequest(name="root", password="secret"),
+            pb.AuthenticateResponse,
+        )
+        with refused(USER_EMPTY):
+            await database(client)
+        client.metadata = [("token", answer.token)]
+        found = await database(client)
+    users = dict(found.bucket(b"authUsers"))
+    assert list(users) == [b"cn", b"root"]
+    root = auth_pb2.User.FromString(users[b"root"])
+    assert root.password.startswith(b"$2a$")
+    assert list(root.roles) == ["root"]
+    assert auth_pb2.User.FromString(users[b"cn"]).options.no_password
+    assert dict(found.bucket(b"authRoles")) == {
+        b"reader": b"\x0a\x06reader\x12\x06\x12\x01a\x1a\x01b\x12\x05\x08\x02\x12\x01k"
+    }
+    assert dict(found.bucket(b"auth")) == {
+        b"authEnabled": b"\x01",
+        b"authRevision": len(AUTH_CALLS).to_bytes(8, "big"),
+    }
 
 
 async def test_snapshots_may_be_taken_at_once(client, prefix):
