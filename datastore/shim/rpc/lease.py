@@ -110,6 +110,8 @@ class LeaseService:
         """Answer renewals that wait for nobody. Hot."""
         while (body := await call.recv()) is not None:
             lease = pb.LeaseKeepAliveRequest.FromString(body).ID
+            if self._guard.enabled:
+                await self._check_keys(call, (lease,), check_lease)
             answer = pb.LeaseKeepAliveResponse(ID=lease, TTL=self._expirer.renew(lease))
             await call.send(self._header() + answer.SerializeToString())
 
