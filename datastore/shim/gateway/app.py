@@ -35,6 +35,10 @@ _JSON_FACTOR: Final = 4
 """JSON of a message may be so many times its size; more is refused before it is read."""
 _LARGE: Final = 64 << 10
 """What is larger is translated in a thread: other requests do not wait for it."""
+_IGNORED: Final = (
+    "CommonName of client sending a request against gateway will be ignored and not used as "
+    "expected\n"
+)
 _ALIAS: Final = "/v3beta/"
 _EXPIRED: Final = RpcError(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
 
@@ -59,6 +63,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         reply = Reply(send)
+        guard = self._desk.guard
+        if guard.enabled and guard.trust_certificates and scope[PEER].common_name:
+            await reply.text(400, _IGNORED)
+            return
         path = scope["path"].replace(_ALIAS, "/v3/", 1)
         try:
             route = _find(path, scope["method"])

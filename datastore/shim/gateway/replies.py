@@ -42,6 +42,10 @@ class Reply:
         """Send the one answer."""
         await self._whole(200, body, [_JSON, _GRPC])
 
+    async def text(self, status: int, text: str) -> None:
+        """Refuse a request for what it came on."""
+        await self._whole(status, text.encode(), [(b"content-type", b"text/plain; charset=utf-8")])
+
     async def part(self, body: bytes) -> None:
         """Send one answer of many, on a line of its own."""
         await self._begin(200, [_JSON, _GRPC])

@@ -26,12 +26,15 @@ class Guard:
         tokens: Knows the tokens.
         trust_certificates: Whether the common name of a client's certificate says who calls where
             no token does (--client-cert-auth).
+
+    Attributes:
+        trust_certificates: As above.
     """
 
     def __init__(self, replica: Replica, tokens: Tokens, *, trust_certificates: bool) -> None:
         self._replica = replica
         self._tokens = tokens
-        self._trust_certificates = trust_certificates
+        self.trust_certificates = trust_certificates
 
     @property
     def enabled(self) -> bool:
@@ -86,7 +89,7 @@ class Guard:
             self._auth.check_admin(who)
 
     def _read_certificate(self, call: Call) -> Identity:
-        name = call.peer.common_name if self._trust_certificates else None
+        name = call.peer.common_name if self.trust_certificates else None
         # What calls through the gateway has the gateway's connection.
         if name is None or _GATEWAY in call.metadata:
             return ANONYMOUS
