@@ -82,15 +82,13 @@ class Spans:
     def cover(self, wanted: KeyRange) -> bool:
         """Whether every key of `wanted` is among these.
 
-        A range that holds nothing has to lie inside, too: etcd asks its interval tree.
+        Of a range that holds nothing the start has to be: etcd asks its interval tree.
         """
         at = bisect_right(self._starts, wanted.start) - 1
-        if wanted.is_empty:
-            return any(
-                span.start < (wanted.stop or b"") and span.contains(wanted.start)
-                for span in self._spans
-            )
-        return at >= 0 and self._spans[at].covers(wanted)
+        if at < 0:
+            return False
+        found = self._spans[at]
+        return found.contains(wanted.start) if wanted.is_empty else found.covers(wanted)
 
 
 class _Grants(NamedTuple):
