@@ -44,6 +44,11 @@ class HealthStub:
                 request_serializer=datastore_dot_etcdpb_dot_health__pb2.HealthCheckRequest.SerializeToString,
                 response_deserializer=datastore_dot_etcdpb_dot_health__pb2.HealthCheckResponse.FromString,
                 _registered_method=True)
+        self.List = channel.unary_unary(
+                '/grpc.health.v1.Health/List',
+                request_serializer=datastore_dot_etcdpb_dot_health__pb2.HealthListRequest.SerializeToString,
+                response_deserializer=datastore_dot_etcdpb_dot_health__pb2.HealthListResponse.FromString,
+                _registered_method=True)
 
 
 class HealthServicer:
@@ -62,6 +67,13 @@ class HealthServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def List(self, request, context):
+        """The present status of every service that Check knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HealthServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +86,11 @@ def add_HealthServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=datastore_dot_etcdpb_dot_health__pb2.HealthCheckRequest.FromString,
                     response_serializer=datastore_dot_etcdpb_dot_health__pb2.HealthCheckResponse.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=datastore_dot_etcdpb_dot_health__pb2.HealthListRequest.FromString,
+                    response_serializer=datastore_dot_etcdpb_dot_health__pb2.HealthListResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +147,33 @@ class Health:
             '/grpc.health.v1.Health/Watch',
             datastore_dot_etcdpb_dot_health__pb2.HealthCheckRequest.SerializeToString,
             datastore_dot_etcdpb_dot_health__pb2.HealthCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grpc.health.v1.Health/List',
+            datastore_dot_etcdpb_dot_health__pb2.HealthListRequest.SerializeToString,
+            datastore_dot_etcdpb_dot_health__pb2.HealthListResponse.FromString,
             options,
             channel_credentials,
             insecure,

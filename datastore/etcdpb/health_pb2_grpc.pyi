@@ -34,6 +34,8 @@ class HealthStub:
     Check: _grpc.UnaryUnaryMultiCallable[_health_pb2.HealthCheckRequest, _health_pb2.HealthCheckResponse]
     Watch: _grpc.UnaryStreamMultiCallable[_health_pb2.HealthCheckRequest, _health_pb2.HealthCheckResponse]
     """The present status, then every change of it."""
+    List: _grpc.UnaryUnaryMultiCallable[_health_pb2.HealthListRequest, _health_pb2.HealthListResponse]
+    """The present status of every service that Check knows."""
 
 @_typing.type_check_only
 class HealthAsyncStub(HealthStub):
@@ -41,6 +43,8 @@ class HealthAsyncStub(HealthStub):
     Check: _aio.UnaryUnaryMultiCallable[_health_pb2.HealthCheckRequest, _health_pb2.HealthCheckResponse]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_health_pb2.HealthCheckRequest, _health_pb2.HealthCheckResponse]  # type: ignore[assignment]
     """The present status, then every change of it."""
+    List: _aio.UnaryUnaryMultiCallable[_health_pb2.HealthListRequest, _health_pb2.HealthListResponse]  # type: ignore[assignment]
+    """The present status of every service that Check knows."""
 
 class HealthServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,5 +61,13 @@ class HealthServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_health_pb2.HealthCheckResponse], _abc.AsyncIterator[_health_pb2.HealthCheckResponse]]:
         """The present status, then every change of it."""
+
+    @_abc_1.abstractmethod
+    def List(
+        self,
+        request: _health_pb2.HealthListRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_health_pb2.HealthListResponse, _abc.Awaitable[_health_pb2.HealthListResponse]]:
+        """The present status of every service that Check knows."""
 
 def add_HealthServicer_to_server(servicer: HealthServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,13 +11,14 @@ from datastore.shim.transport.api import Call, Code, RpcError
 
 
 class HealthService:
-    """Check and Watch of the service without a name, which is the whole server."""
+    """Check, Watch and List of the service without a name, which is the whole server."""
 
     def __init__(self, desk: Desk) -> None:
         self._health = desk.health
         self._changed = asyncio.Event()
         desk.health.on_change(self._wake)
         desk.unary("/grpc.health.v1.Health/Check", self.check)
+        desk.unary("/grpc.health.v1.Health/List", self.list)
         desk.stream("/grpc.health.v1.Health/Watch", self.watch, "server_stream")
 
     def check(self, call: Call, body: bytes) -> bytes:
@@ -25,6 +26,12 @@ class HealthService:
         if pb.HealthCheckRequest.FromString(body).service:
             raise RpcError(Code.NOT_FOUND, "unknown service")
         return _answer(self._health)
+
+    def list(self, call: Call, body: bytes) -> bytes:
+        """Answer the state of now of every service there is to ask for."""
+        pb.HealthListRequest.FromString(body)
+        statuses = {"": pb.HealthCheckResponse(status=_status(self._health))}
+        return pb.HealthListResponse(statuses=statuses).SerializeToString()
 
     async def watch(self, call: Call) -> None:
         """Send the state of now and every other one afterwards."""
@@ -49,6 +56,9 @@ _UNKNOWN = pb.HealthCheckResponse(
 
 
 def _answer(health: Health) -> bytes:
+    return pb.HealthCheckResponse(status=_status(health)).SerializeToString()
+
+
+def _status(health: Health) -> pb.HealthCheckResponse.ServingStatus.ValueType:
     serving, not_serving = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
-    status = serving if health.serving else not_serving
-    return pb.HealthCheckResponse(status=status).SerializeToString()
+    return serving if health.serving else not_serving
