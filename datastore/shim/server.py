@@ -44,6 +44,7 @@ from datastore.shim.rpc.lease import LeaseService
 from datastore.shim.rpc.lock import LockService
 from datastore.shim.rpc.maintenance import MaintenanceService, Release
 from datastore.shim.rpc.quota import Quota
+from datastore.shim.rpc.reflection import ReflectionService
 from datastore.shim.rpc.service import Desk
 from datastore.shim.rpc.snapshot import SnapshotService
 from datastore.shim.rpc.watch import WatchService
@@ -216,6 +217,7 @@ class Shim:
         HashService(desk, replica)
         SnapshotService(desk, replica, members, STORAGE_VERSION)
         HealthService(desk)
+        ReflectionService(desk)
         self._metrics.show(self)
         self._run(
             follow(replica),
