@@ -1,4 +1,4 @@
-"""Health, connections, sockets, TLS, HTTP (contract 1.3, 2.13; traps T41, T43, T46, T62, T63)."""
+"""Connections, sockets, TLS, HTTP (contract 1.3, 2.13; traps T41, T43, T46, T62, T63)."""
 
 from __future__ import annotations
 
@@ -11,33 +11,9 @@ import grpc.aio
 import httpx
 import pytest
 
-from datastore.etcdpb import health_pb2
 from tests.support.certificates import Authority
 from tests.support.client import Client, Code
 from tests.support.running import Listen
-
-CHECK = "/grpc.health.v1.Health/Check"
-
-
-async def test_the_server_as_a_whole_is_serving(client):
-    request = health_pb2.HealthCheckRequest()
-    answer = await client.call(CHECK, request, health_pb2.HealthCheckResponse)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
-
-
-async def test_a_named_service_is_unknown_to_the_health_check(client):
-    request = health_pb2.HealthCheckRequest(service="missing")
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await client.call(CHECK, request, health_pb2.HealthCheckResponse)
-    assert (error.value.code(), error.value.details()) == (Code.NOT_FOUND, "unknown service")
-
-
-async def test_watching_health_tells_the_state_at_once(client):
-    request = health_pb2.HealthCheckRequest().SerializeToString()
-    call = client.channel.unary_stream("/grpc.health.v1.Health/Watch")(request, timeout=5)
-    answer = health_pb2.HealthCheckResponse.FromString(await call.read())
-    call.cancel()
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize("authority", ["localhost:m0", "etcd.sock", "#initially=[x;y]", "a_b"])
