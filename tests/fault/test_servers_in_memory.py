@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from datastore.shim.backends.api import Batch, Kinds, to_revision
+from datastore.shim.backends.api import Alarm, Batch, Kinds, to_revision
 from datastore.shim.backends.memory import Fault, Faults, Log
 from datastore.shim.errors import CorruptStore, NoLeader
 from datastore.shim.health import State
@@ -22,7 +22,7 @@ from datastore.shim.mvcc.ops import (
     LeaseRevoke,
     Put,
     Range,
-    SetAlarms,
+    SetAlarm,
 )
 from datastore.shim.position import ACCEPTED_GAP
 from tests.support.simulation import Server, committed, quiet, settled, simulate
@@ -324,7 +324,7 @@ def test_leases_and_alarms_of_others_arrive_with_their_commits() -> None:
         await one.write(LeaseRevoke(5))
         await one.write(LeaseGrant(5, 90))
         await one.write(LeaseRevoke(6))
-        await one.write(SetAlarms([]))
+        await one.write(SetAlarm(Alarm(1, 1), active=False))
         await two.replica.catch_up()
         assert two.replica.store.leases.find(5).ttl == 90
         assert not two.replica.store.leases.find(5).keys

@@ -146,8 +146,8 @@ class StoreAndModel(RuleBasedStateMachine):
     @rule(data=st.data(), alarms=alarm_sets)
     def write_under_alarms(self, data, alarms):
         batch = data.draw(self.requests.batches)
-        self.evaluate([ops.SetAlarms(alarms), *batch])
-        self.evaluate([*batch, ops.SetAlarms([])])
+        self.evaluate([*(ops.SetAlarm(alarm, active=True) for alarm in alarms), *batch])
+        self.evaluate([*batch, *(ops.SetAlarm(alarm, active=False) for alarm in alarms)])
 
     def evaluate(self, batch):
         expected = [outcome(lambda write=write: self.model.write(write)) for write in batch]

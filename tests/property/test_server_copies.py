@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datastore.shim.backends.api import Batch
+from datastore.shim.backends.api import Alarm, Batch
 from datastore.shim.backends.memory import Fault, Faults, Fence, Log
 from datastore.shim.errors import RequestError, StoreError
 from datastore.shim.mvcc.ops import (
@@ -23,7 +23,7 @@ from datastore.shim.mvcc.ops import (
     LeaseRevoke,
     Put,
     Range,
-    SetAlarms,
+    SetAlarm,
     Write,
 )
 from datastore.shim.mvcc.store import Store
@@ -117,7 +117,7 @@ class World:
             case 4 | 5:
                 return Put(key, b"%d" % rng.randrange(1000), lease=lease)
             case 6 if rng.random() < 0.2:
-                return SetAlarms(())
+                return SetAlarm(Alarm(1, 1), active=False)
             case _:
                 return Put(key, rng.randbytes(8))
 

@@ -52,7 +52,7 @@ class Model:
     def write(self, write):
         """Answer a write, or raise with nothing changed."""
         kinds = {alarm.kind for alarm in self.alarms}
-        if 2 in kinds and not isinstance(write, ops.SetAlarms):
+        if 2 in kinds and not isinstance(write, ops.SetAlarm):
             raise errors.CorruptStore
         if 1 in kinds and (isinstance(write, ops.LeaseGrant) or puts(write)):
             raise errors.NoSpace
@@ -86,8 +86,9 @@ class Model:
         elif isinstance(write, ops.Compact):
             self.readable(write.revision + (write.revision == self.compacted and -1))
             self.compacted = write.revision
-        elif isinstance(write, ops.SetAlarms):
-            self.alarms = list(write.alarms)
+        elif isinstance(write, ops.SetAlarm):
+            others = [alarm for alarm in self.alarms if alarm != write.alarm]
+            self.alarms = [*others, write.alarm] if write.active else others
         else:
             return self.operate(write, work)
         return ops.Done(self.visible())

@@ -123,13 +123,14 @@ class Compact(NamedTuple):
     revision: int
 
 
-class SetAlarms(NamedTuple):
-    """Replace the set of active alarms."""
+class SetAlarm(NamedTuple):
+    """Raise or disarm one alarm; one that is as it should be is no change."""
 
-    alarms: Sequence[Alarm]
+    alarm: Alarm
+    active: bool
 
 
-Write = Put | DeleteRange | Txn | LeaseGrant | LeaseRevoke | Compact | SetAlarms | AuthWrite
+Write = Put | DeleteRange | Txn | LeaseGrant | LeaseRevoke | Compact | SetAlarm | AuthWrite
 """What goes through the writer."""
 
 

@@ -41,7 +41,7 @@ from datastore.shim.mvcc.ops import (
     Range,
     RangeResult,
     Result,
-    SetAlarms,
+    SetAlarm,
     Txn,
     TxnResult,
     Write,
@@ -221,10 +221,11 @@ class Overlay:
             self._revoke(write.id)
         elif isinstance(write, Compact):
             self._compact(write.revision)
-        elif isinstance(write, SetAlarms):
-            alarms = tuple(sorted(set(write.alarms)))
-            if alarms != (self._store.alarms if self.alarms is None else self.alarms):
-                self.alarms = alarms
+        elif isinstance(write, SetAlarm):
+            known = self._store.alarms if self.alarms is None else self.alarms
+            if write.active != (write.alarm in known):
+                changed = {write.alarm}
+                self.alarms = tuple(sorted(changed ^ set(known)))
         elif isinstance(write, AuthWrite):
             self._auth = change(self._auth, write)
         else:

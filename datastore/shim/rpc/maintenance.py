@@ -12,7 +12,7 @@ from datastore.shim.backends.api import Alarm, BackendError
 from datastore.shim.errors import NoLeader, NoSpace
 from datastore.shim.members import Members
 from datastore.shim.mvcc.auth import SERVER
-from datastore.shim.mvcc.ops import SetAlarms
+from datastore.shim.mvcc.ops import SetAlarm
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.downgrade import DowngradeService
 from datastore.shim.rpc.header import RAFT_TERM
@@ -111,19 +111,18 @@ class MaintenanceService:
         await self._guard.require_admin(call)
         if request.alarm == pb.NONE:
             return self._header()
+        activate = request.action == pb.AlarmRequest.ACTIVATE
+        if (activate and request.alarm not in pb.AlarmType.values()) or (
+            not activate and request.action != pb.AlarmRequest.DEACTIVATE
+        ):
+            # etcd ends with a panic.
+            raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: unknown alarm or action")
         alarm = Alarm(request.memberID, request.alarm)
-        active = [known for known in self._replica.store.alarms if known != alarm]
-        known = len(active) < len(self._replica.store.alarms)
-        if request.action == pb.AlarmRequest.ACTIVATE:
-            if not known:
-                await self._set([*active, alarm], len(body))
-            return self._answer_alarms([alarm])
-        if known:
-            await self._set(active, len(body))
-        return self._answer_alarms([alarm] if known else [])
-
-    async def _set(self, alarms: Sequence[Alarm], size: int) -> None:
-        await self._writer.write(SetAlarms(alarms), SERVER, size, self._now() + REQUEST_SECONDS)
+        await self._replica.read_index()
+        was_active = alarm in self._replica.store.alarms
+        write, deadline = SetAlarm(alarm, activate), self._now() + REQUEST_SECONDS
+        await self._writer.write(write, SERVER, len(body), deadline)
+        return self._answer_alarms([alarm] if activate or was_active else [])
 
     def _answer_alarms(self, alarms: Sequence[Alarm]) -> bytes:
         members = [

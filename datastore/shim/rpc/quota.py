@@ -15,7 +15,7 @@ from typing import Final
 from datastore.shim.backends.api import Alarm, BackendError, Corrupt, Diverged, Size
 from datastore.shim.errors import NoSpace, ShimError
 from datastore.shim.mvcc.auth import SERVER
-from datastore.shim.mvcc.ops import SetAlarms
+from datastore.shim.mvcc.ops import SetAlarm
 from datastore.shim.replica import Replica
 from datastore.shim.writer import Writer
 
@@ -66,10 +66,9 @@ class Quota:
             raise NoSpace
 
     async def _raise_alarm(self) -> None:
-        alarms = self._replica.store.alarms
-        if self._alarm not in alarms:
+        if self._alarm not in self._replica.store.alarms:
             log.error("the database would grow above its quota", extra={"quota": self.limit})
-            await self._writer.write(SetAlarms([*alarms, self._alarm]), SERVER, 0)
+            await self._writer.write(SetAlarm(self._alarm, active=True), SERVER, 0)
 
     async def measure(self) -> None:
         """Look how large the database is. Raises Unavailable."""

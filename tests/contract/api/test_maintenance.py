@@ -25,6 +25,7 @@ from tests.support.client import (
 
 GET, ACTIVATE, DEACTIVATE = 0, 1, 2
 NOSPACE, CORRUPT = 1, 2
+DATA_LOSS = Refusal(Code.DATA_LOSS, "etcdserver: corrupt cluster")
 
 
 async def status(client: Client) -> pb.StatusResponse:
@@ -182,6 +183,40 @@ async def test_an_alarm_is_listed_until_it_is_taken_back(client, alarming):
     assert await alarm(client, DEACTIVATE, NOSPACE, alarming) == [NOSPACE]
     assert await alarm(client, DEACTIVATE, NOSPACE, alarming) == []
     assert await alarm(client, GET) == []
+
+
+@pytest.mark.parametrize(("action", "number"), [(5, NOSPACE), (ACTIVATE, 7)])
+async def test_an_alarm_that_nobody_knows_is_refused(fresh, action, number):
+    async with Client(fresh.target) as client:
+        with refused(Refusal(Code.INVALID_ARGUMENT, "etcdserver: unknown alarm or action")):
+            await alarm(client, action, number)
+        assert not (await status(client)).errors
+
+
+async def test_an_alarm_that_nobody_knows_is_not_active(client):
+    assert await alarm(client, DEACTIVATE, 7) == []
+    assert await alarm(client, GET, 7) == []
+
+
+async def test_a_corrupt_store_is_still_read(client, prefix, alarming):
+    lease = (await client.grant(1000)).ID
+    await client.put(prefix)
+    await alarm(client, ACTIVATE, CORRUPT, alarming)
+    assert (await client.get(prefix)).count == 1
+    assert (await client.txn(success=[get_op(prefix)])).succeeded
+    assert (await client.keep_alive(lease))[0].TTL == 1000
+    for write in (
+        client.put(prefix),
+        client.delete(prefix),
+        client.txn(success=[put_op(prefix)]),
+        client.grant(1000),
+        client.revoke(lease),
+        client.compact(1),
+    ):
+        with refused(DATA_LOSS):
+            await write
+    await alarm(client, DEACTIVATE, CORRUPT, alarming)
+    await client.put(prefix)
 
 
 async def test_an_alarm_takes_no_revision_and_shows_in_status(client, alarming):

@@ -19,7 +19,7 @@ from datastore.shim.mvcc.ops import (
     LeaseRevoke,
     Put,
     Range,
-    SetAlarms,
+    SetAlarm,
     Txn,
 )
 from datastore.shim.mvcc.overlay import Overlay
@@ -112,7 +112,7 @@ def test_a_lease_revoked_and_granted_again_is_dropped_first(server):
 
 @pytest.fixture
 def full(server):
-    server.write(LeaseGrant(7, 60), Put(b"a", lease=7), SetAlarms([Alarm(1, 1)]))
+    server.write(LeaseGrant(7, 60), Put(b"a", lease=7), SetAlarm(Alarm(1, 1), active=True))
     return server
 
 
@@ -129,7 +129,7 @@ def full(server):
 def test_a_full_store_takes_no_puts_and_leases(full, write):
     with pytest.raises(NoSpace):
         full.write(write)
-    full.write(SetAlarms([]), write)
+    full.write(SetAlarm(Alarm(1, 1), active=False), write)
 
 
 def test_a_full_store_still_deletes_compacts_and_revokes(full):
@@ -141,18 +141,19 @@ def test_a_full_store_still_deletes_compacts_and_revokes(full):
 
 
 def test_a_corrupt_store_takes_nothing_but_alarms(full):
-    full.write(SetAlarms([Alarm(1, 1), Alarm(2, 2)]))
+    full.write(SetAlarm(Alarm(2, 2), active=True))
     for write in (Put(b"a"), DeleteRange(b"a"), Txn(), LeaseRevoke(7), Compact(2)):
         with pytest.raises(CorruptStore):
             full.write(write)
-    full.write(SetAlarms([]))
-    assert full.store.alarms == ()
+    full.write(SetAlarm(Alarm(2, 2), active=False))
+    assert full.store.alarms == (Alarm(1, 1),)
 
 
-def test_setting_the_alarms_that_are_set_appends_nothing(full):
-    _, overlay = full.batch(SetAlarms([Alarm(1, 1), Alarm(1, 1)]))
+def test_an_alarm_that_is_as_it_should_be_appends_nothing(full):
+    raised, disarmed = SetAlarm(Alarm(1, 1), active=True), SetAlarm(Alarm(1, 1), active=False)
+    _, overlay = full.batch(raised, SetAlarm(Alarm(2, 1), active=False))
     assert overlay.empty
-    _, overlay = full.batch(SetAlarms([]))
+    _, overlay = full.batch(disarmed, disarmed)
     assert (overlay.alarms, overlay.kinds) == ((), Kinds.ALARM)
 
 

@@ -8,7 +8,7 @@ from datastore.shim.mvcc.ops import (
     LeaseGrant,
     Put,
     Range,
-    SetAlarms,
+    SetAlarm,
     Txn,
 )
 from datastore.shim.mvcc.store import Applied, MissingValues, Store
@@ -73,7 +73,8 @@ def test_foreign_versions_are_cached_when_they_bring_their_value():
 
 
 def test_a_commit_may_change_no_keys(server):
-    server.write(LeaseGrant(7, 60), SetAlarms([Alarm(2, 1), Alarm(1, 1)]))
+    alarms = (Alarm(2, 1), Alarm(1, 1))
+    server.write(LeaseGrant(7, 60), *(SetAlarm(alarm, active=True) for alarm in alarms))
     assert (server.changes, server.store.revision) == ([], 1)
     assert server.store.alarms == (Alarm(1, 1), Alarm(2, 1))
     assert 7 in server.store.leases
