@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from datastore.shim.backends.api import Alarm, Batch
 from datastore.shim.backends.memory import Fault, Faults, Fence, Log
 from datastore.shim.errors import RequestError, StoreError
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import (
     Compact,
     DeleteRange,
@@ -173,8 +174,8 @@ async def scenario(world: World, rounds: int) -> None:
             await asyncio.sleep(0.01)
         await settled(world.log, server, fresh)
         assert describe(server.replica.store) == describe(fresh.replica.store)
-        result = await server.reader.range(Range(b"a", b"e"))
-        expected = await fresh.reader.range(Range(b"a", b"e", revision=result.revision))
+        result = await server.reader.range(Range(b"a", b"e"), SERVER)
+        expected = await fresh.reader.range(Range(b"a", b"e", revision=result.revision), SERVER)
         assert [bytes(kv) for kv in result.kvs] == [bytes(kv) for kv in expected.kvs]
     for server in (fresh, *world.running):
         await server.stop()
