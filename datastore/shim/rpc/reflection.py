@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pool import Default
+from google.protobuf.descriptor_pool import Default, DescriptorPool
 
 from datastore.etcdpb import reflection_pb2 as pb
 from datastore.etcdpb import reflection_v1alpha_pb2
@@ -58,7 +58,7 @@ class ReflectionService:
                 file = self._pool.FindFileByName(request.file_by_filename)
                 _add(answer.file_descriptor_response, file, sent)
             case "file_containing_symbol":
-                file = self._pool.FindFileContainingSymbol(request.file_containing_symbol)
+                file = _find(self._pool, request.file_containing_symbol)
                 _add(answer.file_descriptor_response, file, sent)
             case "all_extension_numbers_of_type":
                 kind = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
@@ -67,6 +67,14 @@ class ReflectionService:
                 raise KeyError  # no message of etcd can be extended
             case _:
                 raise RpcError(Code.INVALID_ARGUMENT, "invalid MessageRequest: nothing is asked")
+
+
+def _find(pool: DescriptorPool, symbol: str) -> FileDescriptor:
+    """Return the file of a symbol. Raises KeyError."""
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:  # which says nothing of methods
+        return pool.FindMethodByName(symbol).containing_service.file
 
 
 def _add(answer: pb.FileDescriptorResponse, file: FileDescriptor, sent: set[str]) -> None:
