@@ -23,7 +23,7 @@ from datastore.shim.follower import follow
 from datastore.shim.health import Health
 from datastore.shim.lanes import Lanes
 from datastore.shim.members import Members
-from datastore.shim.mvcc.auth import SERVER
+from datastore.shim.mvcc.auth import SERVER, Caller
 from datastore.shim.mvcc.ops import Write
 from datastore.shim.mvcc.version import Change
 from datastore.shim.pruner import Pruner
@@ -151,11 +151,13 @@ class Server:
             runs += [self.expirer.run(), self.pruner.run(), self.members.run()]
         self._tasks = [asyncio.create_task(run) for run in runs]
 
-    async def write(self, write: Write, deadline: float | None = None) -> object:
+    async def write(
+        self, write: Write, deadline: float | None = None, caller: Caller = SERVER
+    ) -> object:
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error  # a part has died, and a server would end
-        return await self.writer.write(write, SERVER, 64, deadline)
+        return await self.writer.write(write, caller, 64, deadline)
 
     async def stop(self) -> None:
         for task in self._tasks[1:]:

@@ -6,12 +6,16 @@ answer belongs to the state that it is evaluated on: mvcc/permits.py.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from datastore.shim.auth.tokens import Tokens
-from datastore.shim.errors import InvalidAuthToken
+from datastore.shim.errors import AuthOldRevision, InvalidAuthToken
 from datastore.shim.mvcc.auth import ANONYMOUS, Auth, Identity
 from datastore.shim.replica import Replica
 from datastore.shim.transport.api import Call
 
+T = TypeVar("T")
 _KEYS = ("token", "authorization")
 """Metadata that a token comes in: of gRPC clients, and of HTTP clients (etcd: rpctypes)."""
 _GATEWAY = "grpcgateway-accept"
@@ -67,6 +71,21 @@ class Guard:
         if found is None:
             raise InvalidAuthToken
         return found
+
+    async def act(self, call: Call, write: Callable[[Identity], Awaitable[T]]) -> T:
+        """Let `write` be done on behalf of whoever calls, and return what it returns.
+
+        What another server has changed since this one looked is no reason to send the client
+        away: such a write has changed nothing, and is tried once more by who calls now.
+        """
+        who = await self.identify(call)
+        try:
+            return await write(who)
+        except AuthOldRevision:
+            now = await self.identify(call)
+            if now == who:
+                raise
+            return await write(now)
 
     async def require_user(self, call: Call) -> None:
         """Refuse a call of nobody in particular. At once while auth is off.

@@ -152,9 +152,11 @@ class KvService:
         """Write within the quota, on behalf of whoever calls."""
         if self._quota.is_near(size) and needs_space(op):
             await self._quota.admit(size)
-        caller = await self._guard.identify(call)
         deadline = self._now() + REQUEST_SECONDS
-        return self._encode(await self._writer.write(op, caller, size, deadline))
+        result = await self._guard.act(
+            call, lambda caller: self._writer.write(op, caller, size, deadline)
+        )
+        return self._encode(result)
 
     def _write(self, op: ops.Write, size: int) -> Later:
         """Queue a write, to be answered when its batch is durable: no task, no future. Hot.

@@ -78,8 +78,8 @@ class LeaseService:
         """End a lease and delete its keys."""
         request = pb.LeaseRevokeRequest.FromString(body)
         await self._guard.require_user(call)
-        caller = await self._guard.identify(call)
-        result = await self._submit(LeaseRevoke(request.ID), caller, len(body))
+        op = LeaseRevoke(request.ID)
+        result = await self._guard.act(call, lambda caller: self._submit(op, caller, len(body)))
         return self._headers.at(result.revision)
 
     async def keep_alive(self, call: Call) -> None:
