@@ -12,6 +12,9 @@ from tests.support.pair import Pair
 from tests.support.servers import Binaries
 from tests.support.shim import shim_on
 
+FLAGS = ("--bcrypt-cost=4",)
+"""The least: programs of several users make passwords all the time."""
+
 
 @pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql", "mariadb"])
 def pair(
@@ -22,8 +25,8 @@ def pair(
 ) -> Iterator[Pair]:
     """Start a shim and an etcd."""
     directory = tmp_path_factory.mktemp("differential")
-    ours = shim_on(stores(request.param, directory), directory, request.param)
-    etcds = etcd(binaries.etcd, directory)
+    ours = shim_on(stores(request.param, directory), directory, request.param, FLAGS)
+    etcds = etcd(binaries.etcd, directory, FLAGS)
     try:
         ours.start()
         etcds.start()

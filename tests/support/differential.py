@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 
 from datastore.etcdpb import kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.support.client import Client, WatchStream
+from tests.support.client import SECONDS, Client, WatchStream
 from tests.support.programs import LATEST, comparable
 
 METHODS: dict[type[Message], tuple[str, type[Message]]] = {
@@ -25,6 +26,33 @@ METHODS: dict[type[Message], tuple[str, type[Message]]] = {
     pb.LeaseTimeToLiveRequest: ("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse),
     pb.LeaseLeasesRequest: ("Lease/LeaseLeases", pb.LeaseLeasesResponse),
     pb.HashKVRequest: ("Maintenance/HashKV", pb.HashKVResponse),
+    pb.MemberListRequest: ("Cluster/MemberList", pb.MemberListResponse),
+    pb.AuthEnableRequest: ("Auth/AuthEnable", pb.AuthEnableResponse),
+    pb.AuthDisableRequest: ("Auth/AuthDisable", pb.AuthDisableResponse),
+    pb.AuthStatusRequest: ("Auth/AuthStatus", pb.AuthStatusResponse),
+    pb.AuthenticateRequest: ("Auth/Authenticate", pb.AuthenticateResponse),
+    pb.AuthUserAddRequest: ("Auth/UserAdd", pb.AuthUserAddResponse),
+    pb.AuthUserGetRequest: ("Auth/UserGet", pb.AuthUserGetResponse),
+    pb.AuthUserListRequest: ("Auth/UserList", pb.AuthUserListResponse),
+    pb.AuthUserDeleteRequest: ("Auth/UserDelete", pb.AuthUserDeleteResponse),
+    pb.AuthUserChangePasswordRequest: (
+        "Auth/UserChangePassword",
+        pb.AuthUserChangePasswordResponse,
+    ),
+    pb.AuthUserGrantRoleRequest: ("Auth/UserGrantRole", pb.AuthUserGrantRoleResponse),
+    pb.AuthUserRevokeRoleRequest: ("Auth/UserRevokeRole", pb.AuthUserRevokeRoleResponse),
+    pb.AuthRoleAddRequest: ("Auth/RoleAdd", pb.AuthRoleAddResponse),
+    pb.AuthRoleGetRequest: ("Auth/RoleGet", pb.AuthRoleGetResponse),
+    pb.AuthRoleListRequest: ("Auth/RoleList", pb.AuthRoleListResponse),
+    pb.AuthRoleDeleteRequest: ("Auth/RoleDelete", pb.AuthRoleDeleteResponse),
+    pb.AuthRoleGrantPermissionRequest: (
+        "Auth/RoleGrantPermission",
+        pb.AuthRoleGrantPermissionResponse,
+    ),
+    pb.AuthRoleRevokePermissionRequest: (
+        "Auth/RoleRevokePermission",
+        pb.AuthRoleRevokePermissionResponse,
+    ),
 }
 STANDING = 99
 """Id of the watch that every shared stream has: else nobody would answer for its progress."""
@@ -61,8 +89,7 @@ class Side:
         if isinstance(request, pb.WatchRequest):
             return await self._tell(request)
         if isinstance(request, pb.LeaseKeepAliveRequest):
-            (renewed,) = await self.client.keep_alive(request.ID)
-            return comparable(renewed)
+            return await self._renew(request.ID)
         method, kind = METHODS[type(request)]
         try:
             return comparable(await self.client.call(method, request, kind))
@@ -87,6 +114,13 @@ class Side:
             await self.client.put(b"later")
         self.told += await caught_up(self._shared)
         return [self.told, *[await caught_up(stream) for stream in self._waiting]]
+
+    async def _renew(self, lease: int) -> Outcome:
+        try:
+            (renewed,) = await self.client.keep_alive(lease)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, error.details()
+        return comparable(renewed)
 
     async def _tell(self, request: pb.WatchRequest) -> Outcome:
         """Send something on the shared stream, and wait until all its watches are synced."""
@@ -122,7 +156,9 @@ async def caught_up(stream: WatchStream) -> list[Told]:
     """Collect what a stream says until it says that all events are delivered."""
     said: list[Told] = []
     asked = False
+    until = asyncio.get_running_loop().time() + SECONDS
     while True:
+        assert asyncio.get_running_loop().time() < until, f"progress never came, only {said}"
         if not asked:
             await stream.request_progress()
             asked = True

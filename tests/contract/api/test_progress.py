@@ -133,3 +133,18 @@ async def test_idle_watches_of_other_connections_get_progress_at_once(client, se
             while answer.header.revision < revision:
                 answer = await stream.progress()
             assert is_progress(answer)
+
+
+async def test_a_watch_that_compaction_cut_off_neither_keeps_its_id_nor_holds_up_progress(
+    client, prefix
+):
+    """T23, T25."""
+    old = (await client.put(prefix)).header.revision
+    await client.compact((await client.put(prefix)).header.revision)
+    async with client.watch() as stream:
+        await stream.create(prefix, watch_id=1)
+        await stream.create(prefix, watch_id=2, start_revision=old)
+        assert (await stream.next()).compact_revision
+        assert (await stream.create(prefix, watch_id=2)).watch_id == 2
+        await stream.request_progress()
+        assert is_progress(await stream.next())
