@@ -41,6 +41,7 @@ _KINDS: Final[dict[str, tuple[type, type, str]]] = {
     "ES": (EcPrivate, EcPublic, "a key of an elliptic curve"),
     "Ed": (EdPrivate, EdPublic, "an Ed25519 key"),
 }
+_CURVE_BITS: Final = {"ES256": 256, "ES384": 384, "ES512": 521}
 # Go's library looks at the times alone, and "iat" is not one that it refuses for.
 _CHECKS: Final[Options] = {
     "verify_aud": False,
@@ -139,6 +140,8 @@ def load_keys(method: str, private: bytes, public: bytes) -> Keys:
         raise BadKey("needs priv-key, or pub-key to verify tokens only")
     if not isinstance(verify, public_kind) or not isinstance(sign, private_kind | None):
         raise BadKey(f"sign-method {method} needs {wanted}")
+    if isinstance(verify, EcPublic) and verify.key_size != _CURVE_BITS[method]:
+        raise BadKey(f"sign-method {method} needs a key on another curve")
     if sign is not None and _to_der(sign.public_key()) != _to_der(verify):
         raise BadKey("pub-key is not the public key of priv-key")
     return Keys(sign, verify)
