@@ -9,13 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 from datastore.shim.errors import (
     InvalidAuthManagement,
     NoPasswordUser,
     PermissionNotGiven,
     PermissionNotGranted,
+    RequestTooLarge,
     RoleAlreadyExists,
     RoleEmpty,
     RoleNotFound,
@@ -44,6 +45,8 @@ from datastore.shim.mvcc.auth_ops import (
 from datastore.shim.mvcc.keyrange import FROM_KEY
 
 T = TypeVar("T")
+MOST_NAME_BYTES: Final = 700
+"""What every database takes as a part of a primary key."""
 
 
 def change(auth: Auth, write: AuthWrite) -> Auth:  # noqa: C901, PLR0911 - a table
@@ -92,6 +95,7 @@ def _enable(auth: Auth, write: AuthEnable) -> Auth:
 def _add_user(auth: Auth, write: UserAdd) -> Auth:
     if not write.name:
         raise UserEmpty
+    _check_length(write.name)
     if write.name in auth.users:
         raise UserAlreadyExists
     return _with_user(auth, write.name, User(write.password, (), write.no_password))
@@ -136,6 +140,7 @@ def _revoke_role(auth: Auth, write: UserRevokeRole) -> Auth:
 def _add_role(auth: Auth, write: RoleAdd) -> Auth:
     if not write.name:
         raise RoleEmpty
+    _check_length(write.name)
     if write.name in auth.roles:
         raise RoleAlreadyExists
     return _with_role(auth, write.name, ())
@@ -172,6 +177,11 @@ def _revoke_permission(auth: Auth, write: RoleRevokePermission) -> Auth:
     if len(kept) == len(held):
         raise PermissionNotGranted
     return _with_role(auth, write.name, kept)
+
+
+def _check_length(name: str) -> None:
+    if len(name.encode()) > MOST_NAME_BYTES:
+        raise RequestTooLarge
 
 
 def _find_user(auth: Auth, name: str) -> User:

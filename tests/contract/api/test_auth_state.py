@@ -144,6 +144,18 @@ async def test_a_user_needs_a_name_of_his_own(auth):
         await auth.add_user("a")
 
 
+async def test_a_name_may_have_700_bytes(auth):
+    await auth.add_user("x" * 700)
+    await auth.add_role("y" * 700)
+    assert await auth.users() == ["x" * 700]
+    assert await auth.roles() == ["y" * 700]
+
+
+async def test_a_name_may_have_more_than_700_bytes(auth):
+    await auth.add_user("x" * 701)
+    assert await auth.users() == ["x" * 701]
+
+
 async def test_users_are_listed_in_the_order_of_their_bytes(auth):
     for name in ("b", "a", "Z", "é", "a b"):
         await auth.add_user(name)
