@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -13,12 +12,13 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.differential.test_programs import SOAK_SECONDS, agree, level
+from tests.differential.test_programs import agree, level
 from tests.support.auth_programs import FORGER, NOBODY, PASSWORDS, PRELUDE, ROOT, Step, steps
 from tests.support.client import Client
 from tests.support.differential import Side, same_told, side
 from tests.support.pair import Pair
 from tests.support.programs import placed
+from tests.support.soaking import for_long
 
 FORGED = "bm90IGEgdG9rZW4.7"
 
@@ -108,6 +108,5 @@ def test_short_programs_of_several_users_have_the_same_answers(pair):
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_long_programs_of_several_users_have_the_same_answers(pair):
-    until = time.monotonic() + SOAK_SECONDS
-    while time.monotonic() < until:
-        run(pair, examples=50, length=50, phases=[Phase.generate, Phase.shrink])
+    phases = [Phase.generate, Phase.shrink]
+    for_long(lambda: run(pair, examples=50, length=50, phases=phases))

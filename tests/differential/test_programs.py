@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -16,8 +14,7 @@ from tests.support.client import Client
 from tests.support.differential import Side, same_told, side
 from tests.support.pair import Pair
 from tests.support.programs import PRELUDE, placed, requests
-
-SOAK_SECONDS = float(os.environ.get("BYRE_TEST_SOAK_SECONDS", "300"))
+from tests.support.soaking import for_long
 
 
 async def level(clients: tuple[Client, Client]) -> int:
@@ -82,6 +79,5 @@ def test_short_programs_have_the_same_answers(pair):
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_long_programs_have_the_same_answers(pair):
-    until = time.monotonic() + SOAK_SECONDS
-    while time.monotonic() < until:
-        run(pair, examples=50, steps=60, phases=[Phase.generate, Phase.shrink])
+    phases = [Phase.generate, Phase.shrink]
+    for_long(lambda: run(pair, examples=50, steps=60, phases=phases))
