@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 import grpc
@@ -95,6 +96,20 @@ def when(key: bytes, result: str = "=", end: bytes = b"", **target: Any) -> pb.C
     ((name, _),) = target.items()
     fields: dict[str, Any] = {"target": TARGETS[name], "result": RESULTS[result], **target}
     return pb.Compare(key=key, range_end=end, **fields)
+
+
+CALLED: set[str] = set()
+"""The paths of the RPCs that were called since somebody cleared it (support_table)."""
+
+
+def _note_calls(channel: grpc.aio.Channel) -> None:
+    for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+        setattr(channel, kind, partial(_note, getattr(channel, kind)))
+
+
+def _note(make: Callable[..., Any], path: str, *arguments: Any, **options: Any) -> Any:
+    CALLED.add(path)
+    return make(path, *arguments, **options)
 
 
 class WatchStream:
@@ -193,6 +208,7 @@ class Client:
             if credentials
             else grpc.aio.insecure_channel(target, options=settings)
         )
+        _note_calls(self.channel)
 
     async def __aenter__(self) -> Self:
         return self
