@@ -77,7 +77,7 @@ async def compare(ours: Client, etcds: Client, program: list[Step]) -> None:
             request: Message = placed(drawn, start)
             for cast in casts:
                 await cast.enter(actor, fresh)
-            described = f"{type(request).__name__}: {str(request).strip()[:2000]}"
+            described = f"{type(request).__name__}: {str(drawn).strip()}"
             note(f"{actor or 'nobody'}{' anew' if fresh else ''} asks {described}")
             await agree(mine, other, request)
         for client in (ours, etcds):

@@ -38,7 +38,7 @@ async def compare(ours: Client, etcds: Client, program: list[Message]) -> None:
     async with side(ours) as mine, side(etcds) as other:
         for drawn in (*PRELUDE, *program):
             request = placed(drawn, start)
-            note(f"{type(request).__name__}: {str(request).strip()[:2000]}")
+            note(f"{type(request).__name__}: {str(drawn).strip()}")
             await agree(mine, other, request)
         streams = [await one.finish(start) for one in (mine, other)]
     for said, etcds_said in zip(*streams, strict=True):

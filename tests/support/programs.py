@@ -25,8 +25,9 @@ TOO_LONG = 9_000_000_001
 START = 2
 LATEST = 20
 """How far ahead of a program's start a drawn revision is at most."""
-LARGE = bytes(700_000)
-"""Two of them are more than a request may have, three more than a fragment."""
+LARGE = b"large"
+LARGE_BYTES = 700_000
+"""What stands for it: two are more than a request may have, three more than a fragment."""
 WATCH_IDS = (0, 0, 0, 1, 2, -5)
 
 
@@ -217,13 +218,18 @@ RELATIVE = frozenset(
 
 
 def placed(request: Message, start: int) -> Message:
-    """Return the request with its revisions counted from where the program starts."""
+    """Return the request with its revisions counted from where the program starts.
+
+    Large values are put in here, and not drawn, so that a program can be printed.
+    """
     copy = type(request)()
     copy.CopyFrom(request)
     for message in walk(copy):
         for field, value in message.ListFields():
             if field.name in RELATIVE and value > 0:
                 setattr(message, field.name, start + value - START)
+            elif value == LARGE:
+                setattr(message, field.name, bytes(LARGE_BYTES))
     return copy
 
 
