@@ -34,21 +34,21 @@ def messages(draw: st.DrawFn, kind: Descriptor, deepest: int = DEEPEST) -> Messa
     """Draw a message with some of its fields set, to values that are right by chance."""
     message = GetMessageClass(kind)()
     for field in kind.fields:
-        if not draw(st.booleans()):
+        if (field.message_type is not None and not deepest) or not draw(st.booleans()):
             continue
         if field.is_repeated:
             values = draw(st.lists(_values(field, deepest), max_size=2))
             getattr(message, field.name).extend(values)
         elif field.message_type is None:
             setattr(message, field.name, draw(_values(field, deepest)))
-        elif deepest:
-            getattr(message, field.name).CopyFrom(draw(messages(field.message_type, deepest - 1)))
+        else:
+            getattr(message, field.name).CopyFrom(draw(_values(field, deepest)))
     return message
 
 
 def _values(field: FieldDescriptor, deepest: int) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
-        return messages(field.message_type, deepest - 1) if deepest else st.nothing()
+        return messages(field.message_type, deepest - 1)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return _octets
     if field.type == FieldDescriptor.TYPE_STRING:
