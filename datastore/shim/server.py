@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import random
 import socket
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Final, Self
@@ -61,13 +61,6 @@ API_VERSION: Final = "3.7.3"
 STORAGE_VERSION: Final = "3.7.0"
 RECV_OVERHEAD: Final = 512 << 10
 GRACE_SECONDS: Final = 5.0
-GC_THRESHOLDS: Final = (5_000, 1_000_000, 1_000_000)
-"""Objects between two looks for cyclic garbage, and that what survives one is not looked at again.
-
-A look at 50,000 young objects held every answer up for 35 to 45 ms, one at older ones for longer.
-Calls and connections leave no cycles (tests/unit/shim/test_garbage.py): there is next to nothing
-to be found.
-"""
 
 
 class CannotListen(Exception):
@@ -147,6 +140,7 @@ class Shim:
         lanes = thread_lanes()
         self.replica = Replica(self.backend, lanes, self.health, cache_bytes=options.cache_bytes)
         position = PositionFile(options.position_file) if options.position_file else None
+        begun = time.monotonic()
         await self.replica.start(position.check if position else None)
         self._keeper = PositionKeeper(self.replica, position) if position else None
         store, replica = self.replica.store, self.replica
@@ -161,16 +155,13 @@ class Shim:
         self._name, member_id = _identify(options, cluster_id, shared=self.backend.shared)
         self.headers = Headers(cluster_id, member_id)
         self.release = Release(options.version or API_VERSION, STORAGE_VERSION)
-        # The index lives for ever: what is spared here is every later collection.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
         log.info(
             "store opened",
             extra={
                 "revision": store.revision,
                 "keys": store.key_count,
                 "cluster": f"{cluster_id:x}",
+                "seconds": round(time.monotonic() - begun, 2),
             },
         )
 
