@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint types proto proto-check servers databases docker kube clean
+.PHONY: help run test soak support-table lint types proto proto-check servers databases docker kube clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,6 +16,11 @@ test: lint types proto-check servers databases docker kube ## everything a commi
 
 soak: servers databases docker kube ## what takes too long for every commit
 	HYPOTHESIS_PROFILE=soak $(PYTEST) -n 2 --dist loadgroup -m soak --timeout 3600
+
+support-table: servers databases ## run contract/api and write SUPPORT.md from its results
+	@mkdir -p build
+	BYRE_TEST_SUPPORT=build/support.json BYRE_TEST_SERVERS=etcd,memory,sqlite,postgresql,mariadb $(PYTEST) tests/contract/api -m "not soak"
+	$(PY) -m tests.support.support_table build/support.json
 
 lint: .venv/dev ## format, style, import contracts
 	.venv/bin/ruff format --check .

@@ -18,7 +18,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 # that is to run as another user is forked.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-pytest_plugins = ["tests.support.databases", "tests.support.servers", "tests.support.etcdctl"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.servers",
+    "tests.support.etcdctl",
+    "tests.support.support_table",
+]
 
 PACKAGES = ("grpcio", "protobuf", "SQLAlchemy", "hypothesis", "pytest")
 
