@@ -9,9 +9,10 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from datastore.shim import errors
-from datastore.shim.backends.api import Alarm, Head, Lease
+from datastore.shim.backends.api import Alarm, Head, Lease, to_revision
 from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.check import check
+from datastore.shim.mvcc.compaction import count_retained, is_retained
 from datastore.shim.mvcc.overlay import Overlay
 from datastore.shim.mvcc.store import MissingValues, Store
 from tests.support.mvcc_model import Model
@@ -235,6 +236,19 @@ class StoreAndModel(RuleBasedStateMachine):
             if info is not None:
                 now = model.states[model.revision].values()
                 assert info.keys == {kv.key for kv in now if kv.lease == lease}
+
+    @invariant()
+    def the_rows_that_outlive_the_compaction_are_known_by_number(self):
+        """However far tidying and pruning are."""
+        if not hasattr(self, "store"):
+            return
+        index, compacted = self.store.index, self.store.compacted
+        metas = [row.meta for row in self.rows.values()]
+        kept = [meta for meta in metas if is_retained(index, meta, compacted)]
+        graves = [m for m in kept if m.tombstone and to_revision(m.id) == compacted]
+        assert len(kept) - len(graves) == count_retained(index, compacted)
+        live = {m.key for m in kept if to_revision(m.id) <= compacted and not m.tombstone}
+        assert live == self.model.states.get(compacted, {}).keys()
 
     @invariant()
     def the_cache_keeps_its_bound(self):

@@ -96,12 +96,12 @@ class SnapshotService:
         """Give an empty file that ends with the call."""
         directory = _directory()
         try:
-            file = await self._run(_open, directory)
+            file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by a thread
             try:
                 yield file
             finally:
-                # Behind whatever a thread still does with it.
-                await self._run(file.close)
+                # Behind whatever a thread still does with it, even if the call is cancelled now.
+                await asyncio.shield(self._run(file.close))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             text = f"the snapshot cannot be written to {directory}: {reason}"
@@ -113,10 +113,6 @@ def _directory() -> str:
     if os.environ.get("TMPDIR") or not os.access(_LARGE_FILES, os.W_OK):
         return tempfile.gettempdir()
     return _LARGE_FILES
-
-
-def _open(directory: str) -> BinaryIO:
-    return tempfile.TemporaryFile(dir=directory)
 
 
 def _read(file: BinaryIO, digest: hashlib._Hash) -> bytes:

@@ -41,7 +41,7 @@ class Cut:
 
         Raises:
             Overtaken: begin again with another cut.
-            CorruptStore: rows are missing from the log.
+            CorruptStore: rows are missing from the log, which must not be served any more.
         """
         index, compacted = self.store.index, self.compacted
         first, found, more = 0, 0, True
@@ -56,7 +56,9 @@ class Cut:
             if page.rows:
                 first = to_revision(page.rows[-1].meta.id) + 1
         if revision == self.revision and found != self.rows:
-            raise CorruptStore(f"{found} rows of {self.rows} are in the log")
+            reason = f"the log has {found} rows of {self.rows} though nothing pruned the others"
+            self.replica.health.fail(reason)
+            raise CorruptStore(reason)
 
 
 def _counts(row: Row, compacted: int) -> bool:

@@ -21,8 +21,7 @@ from typing import NamedTuple
 from datastore.shim.backends.api import SUB_BITS, Alarm, Member, Row
 from datastore.shim.mvcc import auth_rows
 from datastore.shim.mvcc.auth import Auth
-from datastore.shim.mvcc.version import Version
-from datastore.shim.mvcc.wire import frame, unframe, varint
+from datastore.shim.mvcc.wire import frame, frame_key_value, unframe, varint
 
 Record = tuple[bytes, bytes]
 
@@ -44,16 +43,12 @@ class Standing(NamedTuple):
 
 def row_record(row: Row) -> Record:
     """Return a row of the log as etcd stores it. Hot."""
-    meta, value = row
-    key = revision_bytes(meta.id >> SUB_BITS, meta.id & _SUB_MASK)
+    (row_id, created, version, lease, key), value = row
+    revision = row_id >> SUB_BITS
+    bucket_key = _REVISION.pack(revision, b"_", row_id & _SUB_MASK)
     if value is None:
-        return key + b"t", frame(b"\x0a", meta.key)
-    return key, unframe(Version.from_meta(meta).encode(value))
-
-
-def revision_bytes(main: int, sub: int) -> bytes:
-    """Return a revision as etcd writes it."""
-    return _REVISION.pack(main, b"_", sub)
+        return bucket_key + b"t", frame(b"\x0a", key)
+    return bucket_key, unframe(frame_key_value(key, created, revision, version, value, lease))
 
 
 def lease_records(leases: Sequence[tuple[int, int]]) -> Iterator[Record]:
@@ -99,7 +94,7 @@ def meta_records(standing: Standing) -> Iterator[Record]:
     yield b"confState", _json({"voters": voters, "auto_leave": False})
     yield b"consistent_index", _NUMBER.pack(standing.change)
     if standing.compacted >= 0:
-        compacted = revision_bytes(standing.compacted, 0)
+        compacted = _REVISION.pack(standing.compacted, b"_", 0)
         yield b"finishedCompactRev", compacted
         yield b"scheduledCompactRev", compacted
     yield b"storageVersion", standing.storage_version.encode()

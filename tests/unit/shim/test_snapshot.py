@@ -120,9 +120,9 @@ async def test_other_servers_are_told_what_is_still_read(tmp_path: Path) -> None
         assert [member.horizon for member in await shim.members.beat()] == [6]
 
 
-async def test_a_log_that_lost_a_row_makes_no_snapshot(tmp_path: Path) -> None:
+async def test_a_log_that_lost_a_row_makes_no_snapshot_and_is_not_served(tmp_path: Path) -> None:
     log = Log()
-    async with serving(tmp_path, Gate(), log) as (_, client):
+    async with serving(tmp_path, Gate(), log) as (shim, client):
         for _ in range(4):
             await client.put(b"a")
         await client.compact(3)
@@ -133,6 +133,31 @@ async def test_a_log_that_lost_a_row_makes_no_snapshot(tmp_path: Path) -> None:
             await take(client)
         assert refusal.value.code() is grpc.StatusCode.DATA_LOSS
         assert refusal.value.details() == "etcdserver: corrupt cluster"
+        assert await shim.failure() == "the log has 2 rows of 3 though nothing pruned the others"
+
+
+async def test_servers_of_one_log_hash_alike(tmp_path: Path) -> None:
+    log = Log()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    async with (
+        serving(tmp_path / "one", Gate(), log) as (_, one),
+        serving(tmp_path / "two", Gate(), log) as (_, two),
+    ):
+        for number in range(10):
+            await one.put(b"%d" % (number % 3), b"x")
+        await one.delete(b"1")
+        await one.compact(6, physical=True)
+        await two.grant(60, 7)
+        await one.call("Auth/RoleAdd", pb.AuthRoleAddRequest(name="r"), pb.AuthRoleAddResponse)
+        hashes = [
+            (
+                await client.call("Maintenance/Hash", b"", pb.HashResponse),
+                await client.call("Maintenance/HashKV", b"", pb.HashKVResponse),
+            )
+            for client in (one, two)
+        ]
+        assert len({(whole.hash, keys.hash) for whole, keys in hashes}) == 1
 
 
 async def test_nothing_is_left_of_a_snapshot_that_nobody_waits_for(
