@@ -59,6 +59,12 @@ async def test_programs_work_as_on_etcd(binaries, server):
     await run(binaries, server, *QUICK)
 
 
+@pytest.mark.parametrize("case", ["watches", "crowd", "connections"])
+async def test_crowds_are_served(binaries, server, case):
+    """T43: 10,000 watches on a stream, 10,000 of one key, 1,000 connections."""
+    await run(binaries, server, case)
+
+
 @pytest.mark.parametrize("case", ["lease", "lock-lost"])
 async def test_programs_that_outlive_leases_work_as_on_etcd(binaries, server, case):
     await run(binaries, server, case)

@@ -34,6 +34,7 @@ var cases = map[string]func(*test) error{
 	"lease": lease, "session": session,
 	"watch-resume": watchResume, "watch-cancel": watchCancel, "watch-compacted": watchCompacted,
 	"stream": stream, "pages": pages, "namespace": namespaced, "mirror": mirrored,
+	"watches": manyWatches, "crowd": crowd, "connections": connections,
 	"leasing": leased, "ordering": ordered, "kubernetes": kubernetesClient, "sync": synced,
 }
 
