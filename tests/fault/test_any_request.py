@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -110,16 +110,14 @@ class Victim:
     async def _outcome(self, call: Call) -> tuple[grpc.StatusCode, str]:
         seconds = PATIENCE_SECONDS if call.method.endless else SECONDS
         channel, path = self._client.channel, call.method.path
-        method: Any = (
-            channel.stream_stream(path) if call.method.streams else channel.unary_stream(path)
-        )
-        first = [] if call.method.streams else call.bodies
-        raw = method(*first, timeout=seconds)
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it may end before
-            for body in call.bodies if call.method.streams else ():
-                await raw.write(body)
-            if call.method.streams:
-                await raw.done_writing()
+        raw: Any
+        if call.method.streams:
+            several: Any = channel.stream_stream(path)
+            raw = several(one_by_one(call.bodies), timeout=seconds)
+        else:
+            single: Any = channel.unary_stream(path)
+            raw = single(call.bodies[0], timeout=seconds)
+        with suppress(grpc.aio.AioRpcError):
             async for _ in raw:
                 pass
         return await raw.code(), str(await raw.details())
@@ -137,6 +135,11 @@ class Victim:
         self._runner.run(self._client.channel.close(None))
         self._runner.close()
         assert self._server.stop() == 0
+
+
+async def one_by_one(bodies: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for body in bodies:
+        yield body
 
 
 def check_refusal(method: Method, code: grpc.StatusCode, text: str) -> None:
