@@ -94,11 +94,16 @@ def _make_directory(log: logging.Logger) -> None:
         sys.exit(EXIT_STORE)
 
 
-kine: Final = KineCommand(
-    "kine",
-    callback=_kine,
-    params=list(_options()),
-    help=_kine.__doc__,
-    epilog=_epilog(),
-    context_settings={"help_option_names": ["-h", "--help"]},
+_version = click.version_option(
+    None, "-v", "--version", package_name="byre", message="byre %(version)s in kine's place"
+)
+kine: Final = _version(
+    KineCommand(
+        "kine",
+        callback=_kine,
+        params=list(_options()),
+        help=_kine.__doc__,
+        epilog=_epilog(),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 )

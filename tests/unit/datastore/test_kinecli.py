@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,22 @@ from datastore.kinecli.command import kine
 from datastore.kinecli.endpoint import DEFAULT_FILE, to_datastore
 from datastore.kinecli.flags import FLAGS, IGNORED, MEANT, SWITCH
 from datastore.kinecli.options import Invocation, parse_kine
-from datastore.shim.options import BadOptions
+from datastore.shim.options import BadOptions, ServeOptions
 from datastore.shim.retention import Retention
 from datastore.shim.timing import SlowSql
 from tests.support.certificates import Authority
 
+AUTH = ServeOptions("", ()).auth
+"""Holds a function, and so equals no other."""
+
+
+def parsed(texts: Any, environ: Any) -> Invocation:
+    made = parse_kine(texts, environ)
+    return replace(made, options=replace(made.options, auth=AUTH))
+
 
 def asked(environ: Any = None, **texts: Any) -> Invocation:
-    return parse_kine(
-        {name.replace("_", "-"): text for name, text in texts.items()}, environ or {}
-    )
+    return parsed({name.replace("_", "-"): text for name, text in texts.items()}, environ or {})
 
 
 def problems(environ: Any = None, **texts: Any) -> list[str]:
@@ -253,8 +261,8 @@ VALUES: dict[str, str] = {"DURATION": "1m", "N": "7", SWITCH: "true", "TEXT": "7
 @pytest.mark.parametrize("flag", IGNORED, ids=lambda flag: flag.name)
 def test_what_means_nothing_is_accepted_and_named(flag: Any) -> None:
     value = VALUES[flag.metavar]
-    by_flag = parse_kine({flag.name: value}, {})
-    by_variable = parse_kine({}, {flag.variable: value})
+    by_flag = parsed({flag.name: value}, {})
+    by_variable = parsed({}, {flag.variable: value})
     assert by_flag.options == by_variable.options == asked().options
     assert by_flag.ignored == by_variable.ignored == (f"--{flag.name} ({flag.ignored})",)
 
@@ -286,12 +294,12 @@ DIFFERENT: dict[str, str] = {
 def test_a_variable_means_what_its_flag_means_and_the_flag_wins(flag: Any) -> None:
     value = DIFFERENT.get(flag.name) or VALUES[flag.metavar]
     beside = {"compact-interval": "1h"} if flag.name == "compact-min-retain" else {}
-    by_flag = parse_kine({flag.name: value, **beside}, {})
-    by_variable = parse_kine(beside, {flag.variable: value})
+    by_flag = parsed({flag.name: value, **beside}, {})
+    by_variable = parsed(beside, {flag.variable: value})
     assert by_flag == by_variable
     if flag.name not in {"skip-verify", "metrics-ignore-tls-config"}:
-        assert by_flag.options != parse_kine(beside, {}).options
-    assert parse_kine({flag.name: value, **beside}, {flag.variable: "nonsense://"}) == by_flag
+        assert by_flag.options != parsed(beside, {}).options
+    assert parsed({flag.name: value, **beside}, {flag.variable: "nonsense://"}) == by_flag
 
 
 def test_an_empty_variable_is_a_default_where_a_number_is_meant() -> None:
@@ -312,6 +320,12 @@ def test_one_dash_is_as_good_as_two(form: str) -> None:
     result = CliRunner().invoke(kine, [form])
     assert result.exit_code == 2
     assert result.output == "--debug: 'maybe' is not true or false\n"
+
+
+@pytest.mark.parametrize("flag", ["--version", "-v"])
+def test_the_version_is_byres(flag: str) -> None:
+    result = CliRunner().invoke(kine, [flag])
+    assert result.output == f"byre {version('byre')} in kine's place\n"
 
 
 def test_arguments_are_refused() -> None:
