@@ -21,8 +21,6 @@ from uvicorn.server import ServerState
 
 from datastore.shim.backends.api import BackendError
 from datastore.shim.errors import ShimError
-from datastore.shim.gateway.app import PEER
-from datastore.shim.gateway.front import Application
 from datastore.shim.health import Health, State
 from datastore.shim.metrics import CONTENT_TYPE, Metrics
 from datastore.shim.mvcc.auth import SERVER
@@ -30,7 +28,7 @@ from datastore.shim.mvcc.ops import Range
 from datastore.shim.reader import Reader
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.maintenance import Release
-from datastore.shim.transport.api import Http1Connection, TlsFiles
+from datastore.shim.transport.api import PEER, Application, Http1Connection, TlsFiles
 from datastore.shim.transport.http2.peer import find_peer
 
 READ_SECONDS: Final = 5.0

@@ -223,8 +223,10 @@ class Shim:
         pages = Pages(checks, self._metrics, self.release).application()
         max_recv = options.max_request_bytes + RECV_OVERHEAD
         gateway = Gateway(desk, max_recv) if options.grpc_gateway else None
-        self._http = HttpServer(pages, Front(pages, gateway, options.browsers))
+        front = Front(pages, gateway, options.browsers)
+        self._http = HttpServer(pages, front)
         transport.http1(self._http.connect)
+        transport.plain(front)
         await self._bind(transport, self._http)
         advertised[:] = options.advertise_client_urls or self.urls
         self._run(members.run())

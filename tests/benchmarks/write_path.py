@@ -25,6 +25,7 @@ from datastore.etcdpb import rpc_pb2 as pb
 from datastore.shim.options import ServeOptions
 from datastore.shim.server import Shim
 from datastore.shim.transport.api import (
+    Application,
     Http1Connection,
     Later,
     Limits,
@@ -46,6 +47,9 @@ class Handlers:
         self.methods: dict[str, Unary] = {}
 
     def http1(self, make: Callable[[], Http1Connection]) -> None:
+        pass
+
+    def plain(self, application: Application) -> None:
         pass
 
     def unary(self, path: str, handler: Unary) -> None:

@@ -17,7 +17,7 @@ from datastore.shim.gateway.replies import Reply
 from datastore.shim.gateway.routes import ROUTES, Route
 from datastore.shim.gateway.splitter import Splitter
 from datastore.shim.rpc.service import Desk
-from datastore.shim.transport.api import Code, Peer, RpcError, settled
+from datastore.shim.transport.api import PEER, Code, Peer, RpcError, settled
 from datastore.shim.transport.http2.messages import too_large
 from datastore.shim.transport.http2.timeout import BadTimeout
 
@@ -27,8 +27,6 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
-PEER: Final = "byre.peer"
-"""Where the scope of a request says who is at the other end of the connection."""
 _HELD_LIMIT: Final = 256 << 20
 """Bytes of all requests that are being read."""
 _JSON_FACTOR: Final = 4

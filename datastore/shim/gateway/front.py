@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-Application = Callable[[Any, Any, Any], Awaitable[None]]
+from datastore.shim.transport.api import Application
 
 _GATEWAY: Final = ("/v3/", "/v3beta/")
 _ANY: Final = "*"

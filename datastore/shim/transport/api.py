@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 
 class Code(IntEnum):
@@ -237,11 +237,20 @@ class Http1Connection(Protocol):
         """Whether a request is being answered, which may take its time."""
 
 
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application: scope, receive, send."""
+PEER: Final = "byre.peer"
+"""Where the scope of a request says who is at the other end of the connection, as `Peer`."""
+
+
 class Transport(Protocol):
     """A server for RPCs of raw bytes."""
 
     def http1(self, make: Callable[[], Http1Connection]) -> None:
         """Have HTTP/1.1 served on the same ports, as etcd does, by a transport that can."""
+
+    def plain(self, application: Application) -> None:
+        """Have requests of HTTP/2 served that are not gRPC, by a transport that can."""
 
     def unary(self, path: str, handler: Unary) -> None:
         """Serve a method with one request and one answer."""

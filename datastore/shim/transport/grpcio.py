@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from datastore.shim.transport.api import (
+    Application,
     Code,
     Http1Connection,
     Limits,
@@ -52,6 +53,9 @@ class GrpcioTransport:
 
     def http1(self, make: Callable[[], Http1Connection]) -> None:
         """Leave it: the C core speaks nothing but HTTP/2."""
+
+    def plain(self, application: Application) -> None:
+        """Leave it: the C core speaks nothing but gRPC."""
 
     def unary(self, path: str, handler: Unary) -> None:
         self._methods[path] = grpc.unary_unary_rpc_method_handler(self._serve_unary(path, handler))

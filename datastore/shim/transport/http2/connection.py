@@ -140,6 +140,11 @@ class Connection(asyncio.Protocol):
         self.http1.data_received(data)
         return True
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS protects it."""
+        return self._transport is not None and bool(self._transport.get_extra_info("ssl_object"))
+
     def _give_way(self) -> None:
         """Let the other connections have their turn: uvloop would read on from this one."""
         if not self._yielded and not self.closing:

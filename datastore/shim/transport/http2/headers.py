@@ -41,11 +41,12 @@ class Head:
         content_length: Bytes of all DATA, which gRPC clients do not tell; -1 is unknown.
         http_status: Above 0, it is answered without gRPC.
         refusal: The status it is answered with, or None.
+        plain: It is not gRPC, and `stream` serves it all the same.
     """
 
     __slots__ = (
         "_metadata", "content_length", "direct", "fields", "gzip", "http_status", "path",
-        "refusal", "size", "stream", "unary",
+        "plain", "refusal", "size", "stream", "unary",
     )  # fmt: skip
 
     def __init__(self, fields: Sequence[Field], path: str) -> None:
@@ -56,6 +57,7 @@ class Head:
         self.content_length = -1
         self.stream: Stream | None = None
         self.http_status = 0
+        self.plain = False
         self.refusal: RpcError | None = None
         self.gzip = False
         self.size = sum(len(name) + len(value) for name, value in fields)
@@ -88,6 +90,8 @@ class Methods:
     def __init__(self) -> None:
         self.unary: dict[str, Unary] = {}
         self.stream: dict[str, Stream] = {}
+        self.plain: Stream | None = None
+        """What serves requests that are not gRPC."""
 
     def resolve(self, head: Head) -> None:
         """Find who serves a request, or how an unknown method is refused: in grpc-go's words."""
@@ -158,7 +162,10 @@ class HeadReader:
         head = self._heads.get(fields)
         if head is None:
             head = check(fields)
-            if not head.http_status and head.refusal is None:
+            if head.http_status == 415 and self._methods.plain is not None:
+                head.http_status, head.plain = 0, True
+                head.stream = self._methods.plain
+            elif not head.http_status and head.refusal is None:
                 self._methods.resolve(head)
             if head.size <= _KEPT_BLOCK_SIZE:
                 if len(self._heads) >= _KEPT:

@@ -10,6 +10,7 @@ from datastore.shim.transport.http2.control import Control
 from datastore.shim.transport.http2.frames import ConnectionFault, StreamFault
 from datastore.shim.transport.http2.headers import HeadReader, Malformed, check_trailers
 from datastore.shim.transport.http2.hpack import HeaderListTooLarge, HpackError
+from datastore.shim.transport.http2.plain import PlainCall
 from datastore.shim.transport.http2.streaming import StreamCall
 from datastore.shim.transport.http2.unary import UnaryCall
 
@@ -265,8 +266,9 @@ class Receiver:
             connection.shared.stats["refused"] += 1
             self._reset(StreamFault(stream_id, frames.REFUSED_STREAM, "not now"))
             return
-        if head.stream is not None and timeout != 0.0:
-            streaming = StreamCall(connection, head, stream_id, timeout)
+        if head.stream is not None and (timeout != 0.0 or head.plain):
+            kind = PlainCall if head.plain else StreamCall
+            streaming = kind(connection, head, stream_id, timeout)
             connection.calls[stream_id] = streaming
             streaming.open()
             streaming.start()

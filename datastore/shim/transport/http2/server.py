@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -11,11 +12,19 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from datastore.shim.transport.api import Http1Connection, Limits, Stream, TlsFiles, Unary
+from datastore.shim.transport.api import (
+    Application,
+    Http1Connection,
+    Limits,
+    Stream,
+    TlsFiles,
+    Unary,
+)
 from datastore.shim.transport.http2.connection import Connection
 from datastore.shim.transport.http2.headers import Methods
 from datastore.shim.transport.http2.keepalive import HANDSHAKE_SECONDS, Sweeper
 from datastore.shim.transport.http2.listeners import bind_tcp, bind_unix
+from datastore.shim.transport.http2.plain import serve
 from datastore.shim.transport.http2.shared import Shared
 from datastore.shim.transport.http2.tls import Certificates
 
@@ -40,6 +49,9 @@ class Http2Transport:
     def http1(self, make: Callable[[], Http1Connection]) -> None:
         """Have HTTP/1.1 served on the same ports; to be said before they are listened on."""
         self._shared.http1 = make
+
+    def plain(self, application: Application) -> None:
+        self._methods.plain = functools.partial(serve, application)
 
     def unary(self, path: str, handler: Unary) -> None:
         self._methods.unary[path] = handler
