@@ -155,6 +155,7 @@ def _mvcc(parts: Parts) -> Iterable[Sample]:
     yield "etcd_debugging_mvcc_keys_total", "Keys in the index.", store.key_count
     yield "etcd_debugging_mvcc_current_revision", "Current revision.", store.revision
     yield "etcd_debugging_mvcc_compact_revision", "Compacted revision.", store.compacted
+    yield "etcd_debugging_auth_revision", "Changes of users and roles.", store.auth.revision
     handled = parts.desk.handled
     for word, method in (
         ("put", "Put"),
