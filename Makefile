@@ -18,9 +18,9 @@ soak: servers databases docker kube ## what takes too long for every commit
 	HYPOTHESIS_PROFILE=soak $(PYTEST) -n 2 --dist loadgroup -m soak --timeout 3600
 
 support-table: servers databases ## run contract/api and write SUPPORT.md from its results
-	@mkdir -p build
-	BYRE_TEST_SUPPORT=build/support.json BYRE_TEST_SERVERS=etcd,memory,sqlite,postgresql,mariadb $(PYTEST) tests/contract/api -m "not soak"
-	$(PY) -m tests.support.support_table build/support.json
+	@mkdir -p build && rm -f build/support.*
+	BYRE_TEST_SUPPORT=build/support $(PYTEST) -n 2 --dist loadgroup -m "not soak" tests/contract/api
+	$(PY) -m tests.support.support_table build/support.*
 
 lint: .venv/dev ## format, style, import contracts
 	.venv/bin/ruff format --check .

@@ -20,7 +20,7 @@ from datastore.etcdpb import election_pb2, health_pb2, lock_pb2, rpc_pb2
 from tests.support.client import CALLED
 
 VARIABLE: Final = "BYRE_TEST_SUPPORT"
-"""The file to write what was noted to."""
+"""Where to write what was noted; each process of a run adds its name to it."""
 TABLE: Final = Path(__file__).parents[2] / "SUPPORT.md"
 SERVERS: Final = {
     "etcd": "etcd 3.7",
@@ -70,7 +70,8 @@ def pytest_runtest_makereport(
 def pytest_sessionfinish() -> None:
     """Write what was noted."""
     if file := os.environ.get(VARIABLE):
-        Path(file).write_text(json.dumps(_noted))
+        name = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        Path(f"{file}.{name}").write_text(json.dumps(_noted))
 
 
 def cell(outcomes: Mapping[str, int]) -> str:
@@ -90,10 +91,20 @@ def rows(results: Results) -> Iterable[str]:
         yield f"| `{path[1:].partition('.')[2] or path[1:]}` | {' | '.join(cells)} |"
 
 
-def main(file: str) -> None:
-    """Write the table of a run."""
+def read(files: Iterable[Path]) -> Results:
+    """Add up what processes have noted."""
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for file in files:
+        for server, noted in json.loads(file.read_text("utf-8")).items():
+            for path, outcomes in noted.items():
+                found.setdefault(server, {}).setdefault(path, Counter()).update(outcomes)
+    return found
+
+
+def main(*files: str) -> None:
+    """Write the table of the files of a run."""
     head = TABLE.read_text("utf-8").partition("| RPC |")[0]
-    lines = "\n".join(rows(json.loads(Path(file).read_text("utf-8"))))
+    lines = "\n".join(rows(read(map(Path, files))))
     TABLE.write_text(f"{head}{lines}\n", "utf-8")
 
 
