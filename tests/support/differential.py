@@ -81,9 +81,18 @@ class Side:
         self._shared = shared
         self._stack = stack
         self._waiting: list[WatchStream] = []
+        self._ids: set[int] = set()
+        self._revision = 0
+        """The highest that an answer has told."""
 
     async def answer(self, request: Message) -> Outcome:
         """Send one request; an error is an outcome like any other."""
+        outcome = await self._ask(request)
+        if isinstance(outcome, Message):
+            self._revision = max(self._revision, outcome.header.revision)  # type: ignore[attr-defined] # all have one
+        return outcome
+
+    async def _ask(self, request: Message) -> Outcome:
         if isinstance(request, pb.WatchCreateRequest):
             return await self._replay(request)
         if isinstance(request, pb.WatchRequest):
@@ -110,10 +119,10 @@ class Side:
 
     async def finish(self, start: int) -> list[list[Told]]:
         """Let every future begin, and return what each stream was told."""
-        while await self.client.revision() < start + LATEST:
+        while (revision := await self.client.revision()) < start + LATEST:
             await self.client.put(b"later")
-        self.told += await caught_up(self._shared)
-        return [self.told, *[await caught_up(stream) for stream in self._waiting]]
+        self.told += await caught_up(self._shared, revision)
+        return [self.told, *[await caught_up(stream, revision) for stream in self._waiting]]
 
     async def _renew(self, lease: int) -> Outcome:
         try:
@@ -125,7 +134,17 @@ class Side:
     async def _tell(self, request: pb.WatchRequest) -> Outcome:
         """Send something on the shared stream, and wait until all its watches are synced."""
         await self._shared.send(request)
-        self.told += (said := await caught_up(self._shared))
+        is_answered = (
+            request.HasField("create_request") or request.cancel_request.watch_id in self._ids
+        )
+        said = await caught_up(self._shared, self._revision, due=is_answered)
+        for one in said:
+            created, canceled, *_ = one.end
+            if canceled:
+                self._ids.discard(one.watch_id)
+            elif created:
+                self._ids.add(one.watch_id)
+        self.told += said
         return said
 
     async def _replay(self, request: pb.WatchCreateRequest) -> Outcome:
@@ -138,7 +157,7 @@ class Side:
         if request.start_revision > created.header.revision:
             self._waiting.append(stream)
             return [as_told(created)]
-        said = [as_told(created), *await caught_up(stream)]
+        said = [as_told(created), *await caught_up(stream, self._revision)]
         await stream.close()
         return said
 
@@ -152,8 +171,12 @@ async def side(client: Client) -> AsyncIterator[Side]:
         yield Side(client, shared, stack)
 
 
-async def caught_up(stream: WatchStream) -> list[Told]:
-    """Collect what a stream says until it says that all events are delivered."""
+async def caught_up(stream: WatchStream, revision: int, *, due: bool = False) -> list[Told]:
+    """Collect what a stream says until it says that all events are delivered.
+
+    Progress may have been asked for more than once before: an answer that is too old, or that
+    comes before the answer that is due to another request, is not the last word.
+    """
     said: list[Told] = []
     asked = False
     until = asyncio.get_running_loop().time() + SECONDS
@@ -168,9 +191,11 @@ async def caught_up(stream: WatchStream) -> list[Told]:
             asked = False
             continue
         if not (response.events or response.created or response.canceled):
-            if response.watch_id == -1:
+            if response.watch_id == -1 and response.header.revision >= revision and not due:
                 return said
+            asked = asked and response.watch_id != -1
             continue  # periodic progress: when it comes is chance
+        due = due and not (response.created or response.canceled)
         said.append(as_told(response))
         if response.canceled and response.compact_revision:
             return said

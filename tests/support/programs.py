@@ -184,7 +184,8 @@ KINDS: tuple[tuple[int, st.SearchStrategy[Any]], ...] = (
     (2, st.builds(pb.LeaseTimeToLiveRequest, ID=some_lease, keys=st.booleans())),
     (2, st.builds(pb.LeaseKeepAliveRequest, ID=some_lease)),
     (1, st.builds(pb.LeaseLeasesRequest)),
-    (1, st.builds(pb.HashKVRequest, revision=st.integers(0, LATEST))),
+    # etcd also has the hashes of earlier compactions at hand.
+    (1, st.builds(pb.HashKVRequest, revision=st.sampled_from((0, LATEST)))),
     (2, creations),
     (2, shared_watches),
 )
