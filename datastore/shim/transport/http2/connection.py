@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
     """
 
     peer: Peer
+    secure: bool
     sender: Sender
 
     def __init__(self, shared: Shared, connections: set[Connection]) -> None:
@@ -78,6 +79,7 @@ class Connection(asyncio.Protocol):
         shared = self.shared
         self._transport = wire = cast("asyncio.Transport", transport)
         self.peer = find_peer(wire)
+        self.secure = wire.get_extra_info("ssl_object") is not None
         self.sender = Sender(shared.ledger, wire.write, shared.schedule, self.ended, self._ease)
         if len(self._connections) >= shared.limits.max_connections:
             log.warning("too many connections", extra={"peer": self.peer.address})
@@ -139,11 +141,6 @@ class Connection(asyncio.Protocol):
         self.http1.connection_made(self._transport)
         self.http1.data_received(data)
         return True
-
-    @property
-    def is_secure(self) -> bool:
-        """Whether TLS protects it."""
-        return self._transport is not None and bool(self._transport.get_extra_info("ssl_object"))
 
     def _give_way(self) -> None:
         """Let the other connections have their turn: uvloop would read on from this one."""

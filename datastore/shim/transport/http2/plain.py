@@ -55,7 +55,7 @@ class PlainCall(StreamCall):
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "2",
             "method": pseudo[b":method"].decode("latin-1"),
-            "scheme": "https" if self.connection.is_secure else "http",
+            "scheme": "https" if self.connection.secure else "http",
             "path": unquote(path.decode("latin-1")),
             "raw_path": path,
             "query_string": query,
