@@ -33,6 +33,8 @@ from datastore.shim.transport.http2.peer import find_peer
 
 READ_SECONDS: Final = 5.0
 _KEEPALIVE_SECONDS: Final = 15
+_IDLE_SECONDS: Final = 300
+"""How long a client may keep a connection for its next request. etcd sets no bound."""
 _ALARMS: Final = {1: "NOSPACE", 2: "CORRUPT"}
 
 
@@ -190,6 +192,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=1,
+            timeout_keep_alive=_IDLE_SECONDS,
             **tls,
         )
 

@@ -142,7 +142,8 @@ class Parser:
 
     def names(self, name: str, default: str) -> frozenset[str]:
         """Return a list of names."""
-        return frozenset(part.strip() for part in self.text(name, default).split(","))
+        parts = (part.strip() for part in self.text(name, default).split(","))
+        return frozenset(part for part in parts if part)
 
     def file(self, name: str) -> Path | None:
         """Return a file that can be read, or None where the option is absent."""

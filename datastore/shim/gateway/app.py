@@ -65,7 +65,9 @@ class Gateway:
         if guard.enabled and guard.trust_certificates and scope[PEER].common_name:
             await reply.text(400, _IGNORED)
             return
-        path = scope["path"].replace(_ALIAS, "/v3/", 1)
+        path = scope["path"]
+        if path.startswith(_ALIAS):
+            path = "/v3/" + path.removeprefix(_ALIAS)
         try:
             route = _find(path, scope["method"])
             call = self._open(route, scope)

@@ -15,7 +15,7 @@ _ORIGIN: Final = b"access-control-allow-origin"
 
 
 class Browsers(NamedTuple):
-    """What pages of other sites may do (etcd's --cors and --host-whitelist)."""
+    """What pages of other sites may do (etcd's --cors and --host-whitelist); empty is all."""
 
     origins: frozenset[str] = frozenset({_ANY})
     hosts: frozenset[str] = frozenset({_ANY})
@@ -50,8 +50,8 @@ class Front:
     def _with_cors(self, origin: str, send: Any) -> Any:
         """Return a `send` that tells browsers who may read the answer."""
         allowed = self._browsers.origins
-        shown = _ANY if _ANY in allowed else origin
-        if shown != _ANY and shown not in allowed:
+        shown = _ANY if _allows(allowed, _ANY) else origin
+        if not _allows(allowed, shown):
             return send
         cors = [_METHODS, (_ORIGIN, shown.encode("latin-1")), _HEADERS]
 

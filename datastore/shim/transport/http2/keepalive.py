@@ -20,8 +20,8 @@ _STALLS: Final = 6
 _WRITE_SECONDS: Final = 60.0
 """How long a peer may take nothing at all of what is written to it."""
 _CLOSE_SECONDS: Final = 10.0
-_HTTP1_SECONDS: Final = 60.0
-"""How long nothing may happen on a connection of HTTP/1.1."""
+_HTTP1_SECONDS: Final = 310.0
+"""How long a connection of HTTP/1.1 may have no request: etcd waits five minutes for one."""
 
 
 class Watch:
@@ -95,10 +95,11 @@ class Sweeper:
     ) -> None:
         """End a connection without a request, or whose answer nobody reads."""
         unwritten = connection.unwritten()
-        if http1.busy and (not unwritten or unwritten != watch.unwritten):
-            watch.wrote_at = now
+        is_stuck = unwritten > 0 and unwritten == watch.unwritten
         watch.unwritten = unwritten
-        if now - watch.wrote_at > _HTTP1_SECONDS:
+        if http1.busy and not is_stuck:
+            watch.wrote_at = now
+        elif now - watch.wrote_at > (_WRITE_SECONDS if is_stuck else _HTTP1_SECONDS):
             connection.abort()
 
     def _look_at_writing(self, connection: Connection, watch: Watch, now: float) -> None:
