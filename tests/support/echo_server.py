@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support import memory
+
 READY_SECONDS = 30
 END_SECONDS = 30
 
@@ -92,18 +94,16 @@ class EchoServer:
     @property
     def rss_bytes(self) -> int:
         """How much memory the process has now."""
-        fields = Path(f"/proc/{self._running.pid}/statm").read_text().split()
-        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+        return memory.rss_bytes(self._running.pid)
 
     def forget_peak(self) -> None:
         """Let `peak_rss_bytes` begin anew."""
-        Path(f"/proc/{self._running.pid}/clear_refs").write_text("5")
+        memory.forget_peak(self._running.pid)
 
     @property
     def peak_rss_bytes(self) -> int:
         """How much memory the process had at most."""
-        status = Path(f"/proc/{self._running.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+        return memory.peak_rss_bytes(self._running.pid)
 
     @property
     def cpu_seconds(self) -> float:
