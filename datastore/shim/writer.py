@@ -15,6 +15,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from datastore.shim.backends.api import (
     Appended,
@@ -95,12 +96,7 @@ class Writer:
         self._running = False
 
     def submit(
-        self,
-        write: Write,
-        caller: Caller,
-        size: int,
-        taker: Taker,
-        deadline: float | None = None,
+        self, write: Write, caller: Caller, size: int, taker: Taker, deadline: float | None = None
     ) -> Pending:
         """Queue a write whose answer is given to `taker`, in the order of the batch. Hot.
 
@@ -132,16 +128,7 @@ class Writer:
     ) -> Result:
         """Queue a write and wait for its answer, or raise it. As `submit` otherwise."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def take(result: Result | None, error: ShimError | None) -> None:
-            if future.done():
-                return  # cancelled in this very turn
-            if result is not None:
-                future.set_result(result)
-            elif error is not None:
-                future.set_exception(error)
-
-        pending = self.submit(write, caller, size, take, deadline)
+        pending = self.submit(write, caller, size, partial(_give, future), deadline)
         try:
             return await future
         finally:
@@ -386,6 +373,15 @@ class Writer:
         """Hand out the answers in the order of the batch. Hot."""
         for pending in waiting:
             pending.answer()
+
+
+def _give(future: asyncio.Future[Result], result: Result | None, error: ShimError | None) -> None:
+    if future.done():
+        return  # cancelled in this very turn
+    if result is not None:
+        future.set_result(result)
+    elif error is not None:
+        future.set_exception(error)
 
 
 def _to_batch(overlay: Overlay, base: Commit) -> Batch:
