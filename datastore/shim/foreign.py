@@ -52,6 +52,12 @@ def to_version(row: Row) -> Version:
     return version
 
 
+def reads_beside(tail: Tail) -> bool:
+    """Return whether the commits of a tail say to read leases, alarms or auth again."""
+    kinds = Kinds.LEASE | Kinds.ALARM | Kinds.AUTH
+    return any(commit.kinds & kinds for commit in tail.commits)
+
+
 def compare_leases(
     known: Lessor, stored: Sequence[Lease]
 ) -> tuple[Sequence[tuple[int, int]], Sequence[int]]:

@@ -40,6 +40,7 @@ from datastore.shim.foreign import (
     by_revision,
     compacted_by,
     compare_leases,
+    reads_beside,
     to_auth,
     to_version,
 )
@@ -92,6 +93,9 @@ class Replica:
         self.health = health
         self.shared = backend.shared
         self.holds = Holds()
+        self.read_beside = 0
+        """How often leases, alarms or auth were read beside the log, and so may be those of a
+        later commit than the position: until a look that finds no such commit."""
         self.foreign_at = float("-inf")
         """When a commit of another server was last applied, on the loop's clock."""
         self.appending = b""
@@ -153,6 +157,7 @@ class Replica:
         self.head = tail.head
         if tail.head.pruned > self.store.revision:
             return False
+        self.read_beside += reads_beside(tail)
         leases: Sequence[Lease] | None = None
         alarms: Sequence[Alarm] | None = None
         auth: Auth | None = None
@@ -266,6 +271,7 @@ class Replica:
     # -- inside ---------------------------------------------------------------------------
 
     async def _load(self) -> None:
+        self.read_beside += 1
         head, position, store = await self.lanes.read(self._load_store)
         self.head, self.position, self.store = head, position, store
         now = asyncio.get_running_loop().time()

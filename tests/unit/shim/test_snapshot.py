@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,50 @@ async def test_servers_of_one_log_hash_alike(tmp_path: Path) -> None:
             for client in (one, two)
         ]
         assert len({(whole.hash, keys.hash) for whole, keys in hashes}) == 1
+
+
+class Silent(Gate):
+    """Other servers have to look by themselves."""
+
+    def hint(self) -> bool:
+        return False
+
+
+class Meanwhile(Gate):
+    """Does something once while leases are read, in the thread that reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.todo: list[Callable[[], object]] = []
+
+    def read(self, operation: str) -> Fault | None:
+        if operation == "leases" and self.todo:
+            self.todo.pop()()
+        return super().read(operation)
+
+
+async def test_leases_are_those_of_the_commit_that_is_copied(tmp_path: Path) -> None:
+    loop, meanwhile, log = asyncio.get_running_loop(), Meanwhile(), Log()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    async with (
+        serving(tmp_path / "one", meanwhile, log) as (_, one),
+        serving(tmp_path / "two", Silent(), log) as (_, two),
+    ):
+        await two.grant(60, 7)
+        await two.put(b"a", lease=7)
+        await one.get(b"a")
+
+        def revoke() -> None:
+            asyncio.run_coroutine_threadsafe(two.revoke(7), loop).result(30)
+
+        meanwhile.todo.append(revoke)
+        await two.grant(60, 8)
+        messages = [message async for message in begin(one)]
+        assert not meanwhile.todo
+        found = Database(b"".join(message.blob for message in messages[:-1]))
+        assert [key[-1] for key, _ in found.bucket(b"lease")] == [8]
+        assert [key[17:] for key, _ in found.bucket(b"key")] == [b"", b"t"]
 
 
 async def test_nothing_is_left_of_a_snapshot_that_nobody_waits_for(
