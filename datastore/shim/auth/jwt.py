@@ -41,6 +41,7 @@ _KINDS: Final[dict[str, tuple[type, type, str]]] = {
     "ES": (EcPrivate, EcPublic, "a key of an elliptic curve"),
     "Ed": (EdPrivate, EdPublic, "an Ed25519 key"),
 }
+_UINT64_STOP: Final = 1 << 64
 _CURVE_BITS: Final = {"ES256": 256, "ES384": 384, "ES512": 521}
 # Go's library looks at the times alone, and "iat" is not one that it refuses for.
 _CHECKS: Final[Options] = {
@@ -120,7 +121,10 @@ class JwtTokens:
         name, revision = claims.get("username"), claims.get("revision")
         if not isinstance(name, str) or isinstance(revision, bool):
             return None
-        return Identity(name, int(revision)) if isinstance(revision, int | float) else None
+        # A number of JSON may be anything, no number included.
+        if not isinstance(revision, int | float) or not 0 <= revision < _UINT64_STOP:
+            return None
+        return Identity(name, int(revision))
 
 
 def load_keys(method: str, private: bytes, public: bytes) -> Keys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
@@ -52,6 +53,13 @@ def test_a_token_ends_at_its_time():
     keys = load_keys("RS256", *pems("RS256"))
     past = JwtTokens("RS256", keys, ttl=10, now=lambda: 1000.0).issue(STATE, "a", 7)
     assert JwtTokens("RS256", keys).find(STATE, past) is None
+
+
+@pytest.mark.parametrize("revision", [float("inf"), float("nan"), -1, 1 << 64, True])
+def test_a_revision_is_a_number_that_a_revision_can_be(revision):
+    private, public = pems("RS256")
+    token = jwt.encode({"username": "a", "revision": revision}, private, "RS256")
+    assert JwtTokens("RS256", load_keys("RS256", b"", public)).find(STATE, token) is None
 
 
 def test_a_private_key_alone_is_enough():
