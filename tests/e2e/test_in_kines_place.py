@@ -20,6 +20,7 @@ from datastore.kinecli.flags import FLAGS
 from tests.support.certificates import Authority
 from tests.support.client import Client, get_op, put_op, until_none, when
 from tests.support.databases import DatabaseServer, PostgresqlServer, database_on
+from tests.support.etcdctl import Shell
 from tests.support.running import Listen, Server, eventually, free_port
 from tests.support.servers import Binaries
 
@@ -225,6 +226,18 @@ async def test_what_kine_has_stored_is_refused(describe: Launch) -> None:
     byre = describe("byre", f"--endpoint=sqlite://{kine.directory}/state.db")
     assert byre.spawn().wait(60) == 3
     assert "holds kine's data" in byre.log.read_text()
+
+
+async def test_the_way_out_that_the_readme_names(describe: Launch, binaries: Binaries) -> None:
+    kine, byre = (describe(program) for program in PROGRAMS)
+    await seen(kine)
+    byre.start()
+    source, target = Shell(binaries.etcdctl, kine), Shell(binaries.etcdctl, byre)
+    everything = "get /registry/ --prefix"
+    wanted = source.raw(everything).output
+    assert "/registry/pods/a" in wanted
+    with source.started(f"make-mirror --prefix=/registry/ {byre.target}"):
+        eventually(lambda: target.raw(everything).output == wanted, "all is there")
 
 
 async def test_it_waits_for_a_database_server_as_kine_does(describe: Launch) -> None:
