@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.running import eventually, free_port
 
@@ -47,6 +49,16 @@ def byre(
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def count(text: str, name: str, *labels: str) -> Counter[tuple[str, ...]]:
+    """Add up a counter of a page of metrics by some of its labels."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name:
+                found[tuple(sample.labels[label] for label in labels)] += int(sample.value)
+    return found
 
 
 def write_config(path: Path, storage: Mapping[str, Any], **api: Any) -> int:
@@ -173,6 +185,10 @@ class ControlPlane:
         answer = self.api.get(path, params=parameters)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def counted(self, name: str, *labels: str) -> Counter[tuple[str, ...]]:
+        """Return a counter of the API server's by some of its labels."""
+        return count(self.api.get("/metrics").text, name, *labels)
 
     def create(self, path: str, content: Mapping[str, Any]) -> Any:
         """POST an object, which must be accepted."""

@@ -10,10 +10,8 @@ from contextlib import closing
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.controlplane import ControlPlane
-from tests.support.running import eventually
+from tests.e2e.controlplane import ControlPlane, count
 
 pytestmark = [
     pytest.mark.kube,
@@ -24,30 +22,14 @@ pytestmark = [
 TIMES = 10
 AT_ONCE_SECONDS = 0.5
 """Without progress notifications a consistent list waits three seconds, then reads the store."""
-CHECK_SECONDS = 660.0
-"""Two of DetectCacheInconsistency's rounds, and some time."""
 CONFIG_MAPS = "/api/v1/configmaps"
-
-
-def counted(text: str, name: str, *labels: str) -> Counter[tuple[str, ...]]:
-    """Add up a counter of a page of metrics by some of its labels."""
-    found: Counter[tuple[str, ...]] = Counter()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == name:
-                found[tuple(sample.labels[label] for label in labels)] += int(sample.value)
-    return found
-
-
-def of_api_server(plane: ControlPlane, name: str, *labels: str) -> Counter[tuple[str, ...]]:
-    return counted(plane.api.get("/metrics").text, name, *labels)
 
 
 def of_store(plane: ControlPlane, name: str, *labels: str) -> Counter[tuple[str, ...]]:
     (endpoint,) = plane.status()["datastore"]["endpoint"]
     transport = httpx.HTTPTransport(uds=endpoint.removeprefix("unix://"))
     with closing(httpx.Client(transport=transport)) as client:
-        return counted(client.get("http://localhost/metrics").text, name, *labels)
+        return count(client.get("http://localhost/metrics").text, name, *labels)
 
 
 def quickest(work: Callable[[], object]) -> float:
@@ -65,7 +47,7 @@ def test_consistent_lists_come_from_the_cache_at_once(plane: ControlPlane) -> No
 
     def reads() -> Counter[tuple[str, ...]]:
         name = "apiserver_watch_cache_consistent_read_total"
-        return of_api_server(plane, name, "resource", "success", "fallback")
+        return plane.counted(name, "resource", "success", "fallback")
 
     before = reads()
     assert quickest(lambda: plane.get(CONFIG_MAPS)) < AT_ONCE_SECONDS
@@ -112,28 +94,9 @@ def _watch_list(plane: ControlPlane, path: str) -> list[str]:
 
 
 def test_the_caches_are_filled_by_range_streams(plane: ControlPlane) -> None:
-    requests = of_api_server(plane, "etcd_request_duration_seconds_count", "operation")
+    requests = plane.counted("etcd_request_duration_seconds_count", "operation")
     assert requests["listStream",] >= 40, "about one for each resource"
-    assert not of_api_server(plane, "etcd_request_errors_total", "operation")["listStream",]
+    assert not plane.counted("etcd_request_errors_total", "operation")["listStream",]
     answers = of_store(plane, "grpc_server_handled_total", "grpc_method", "grpc_code")
     assert answers["RangeStream", "OK"] >= 40
     assert not answers["RangeStream", "Unimplemented"]
-
-
-@pytest.mark.soak
-def test_no_cache_differs_from_the_store(plane: ControlPlane) -> None:
-    """DetectCacheInconsistency compares both every five minutes."""
-    path = plane.namespace("compared") + "/configmaps"
-    written = 0
-
-    def checks() -> Counter[tuple[str, ...]]:
-        return of_api_server(plane, "apiserver_storage_consistency_checks_total", "status")
-
-    def is_compared() -> bool:
-        nonlocal written
-        written += 1
-        plane.create(path, {"metadata": {"name": f"m-{written}"}})
-        return checks()["success",] >= 40
-
-    eventually(is_compared, "the caches are compared", CHECK_SECONDS)
-    assert set(checks()) == {("success",)}
