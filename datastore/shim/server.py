@@ -109,6 +109,7 @@ class Shim:
         self._transport = transport
         self._http: HttpServer | None = None
         self._passwords: Passwords | None = None
+        self._translation = thread_lane("gateway")
 
     async def __aenter__(self) -> Self:
         """Open the store and listen.
@@ -222,7 +223,7 @@ class Shim:
         checks = Checks(self.health, replica, reader)
         pages = Pages(checks, self._metrics, self.release).application()
         max_recv = options.max_request_bytes + RECV_OVERHEAD
-        gateway = Gateway(desk, max_recv) if options.grpc_gateway else None
+        gateway = Gateway(desk, max_recv, self._translation) if options.grpc_gateway else None
         front = Front(pages, gateway, options.browsers)
         self._http = HttpServer(pages, front)
         transport.http1(self._http.connect)
@@ -261,6 +262,7 @@ class Shim:
             await self._http.stop()
         if self._passwords is not None:
             self._passwords.close()
+        self._translation.close()
         if self._tasks:
             await self.writer.stop()
         for task in self._tasks:

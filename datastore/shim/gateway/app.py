@@ -16,6 +16,7 @@ from datastore.shim.gateway.codec import BadJson
 from datastore.shim.gateway.replies import Reply
 from datastore.shim.gateway.routes import ROUTES, Route
 from datastore.shim.gateway.splitter import Splitter
+from datastore.shim.lanes import Lane
 from datastore.shim.rpc.service import Desk
 from datastore.shim.transport.api import PEER, Code, Peer, RpcError, settled
 from datastore.shim.transport.http2.messages import too_large
@@ -32,7 +33,7 @@ _HELD_LIMIT: Final = 256 << 20
 _JSON_FACTOR: Final = 4
 """JSON of a message may be so many times its size; more is refused before it is read."""
 _LARGE: Final = 64 << 10
-"""What is larger is translated in a thread: other requests do not wait for it."""
+"""What is larger is translated in a lane of its own: other requests do not wait for it."""
 _IGNORED: Final = (
     "CommonName of client sending a request against gateway will be ignored and not used as "
     "expected\n"
@@ -51,11 +52,13 @@ class Gateway:
     Args:
         desk: Where the handlers are.
         max_recv: Bytes that a request may have as a message.
+        lane: Where large messages are translated.
     """
 
-    def __init__(self, desk: Desk, max_recv: int) -> None:
+    def __init__(self, desk: Desk, max_recv: int, lane: Lane) -> None:
         self._desk = desk
         self._max_recv = max_recv
+        self._lane = lane
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +157,7 @@ class Gateway:
     async def _translate(self, text: bytes, kind: type[Message]) -> bytes:
         try:
             if len(text) > _LARGE:
-                message = await asyncio.to_thread(codec.decode, text, kind)
+                message = await self._lane(codec.decode, text, kind)
             else:
                 message = codec.decode(text, kind)
         except BadJson as error:
@@ -169,13 +172,37 @@ class Gateway:
             request = await call.recv()
             assert request is not None
             body = await settled(self._desk.handlers[route.rpc](call, request))
-            await reply.only(await _encode(body, route.answer))
+            await reply.only(await self._to_json(body, route.answer))
             return
         handling = asyncio.create_task(_as_coroutine(self._desk.streams[route.rpc](call)))
         try:
-            await _forward(handling, call, route, reply)
+            await self._forward(handling, call, route, reply)
         finally:
             handling.cancel()
+
+    async def _forward(
+        self, handling: asyncio.Task[None], call: GatewayCall, route: Route, reply: Reply
+    ) -> None:
+        """Send the answers of a handler as they come, and how it ended."""
+        ended = False
+        while not ended:
+            answered = asyncio.create_task(call.answered())
+            await asyncio.wait({handling, answered}, return_when=asyncio.FIRST_COMPLETED)
+            answered.cancel()
+            ended = handling.done()
+            while (answer := call.take()) is not None:
+                await reply.part(await self._to_json(answer, route.answer))
+        try:
+            await handling
+        except RpcError as error:
+            await reply.break_off(error)
+        else:
+            await reply.end()
+
+    async def _to_json(self, body: bytes, kind: type[Message]) -> bytes:
+        if len(body) > _LARGE:
+            return await self._lane(_to_json, body, kind)
+        return _to_json(body, kind)
 
 
 def _find(path: str, method: str) -> Route:
@@ -185,32 +212,6 @@ def _find(path: str, method: str) -> Route:
     if method != "POST":
         raise RpcError(Code.UNIMPLEMENTED, "Method Not Allowed")
     return route
-
-
-async def _forward(
-    handling: asyncio.Task[None], call: GatewayCall, route: Route, reply: Reply
-) -> None:
-    """Send the answers of a handler as they come, and how it ended."""
-    ended = False
-    while not ended:
-        answered = asyncio.create_task(call.answered())
-        await asyncio.wait({handling, answered}, return_when=asyncio.FIRST_COMPLETED)
-        answered.cancel()
-        ended = handling.done()
-        while (answer := call.take()) is not None:
-            await reply.part(await _encode(answer, route.answer))
-    try:
-        await handling
-    except RpcError as error:
-        await reply.break_off(error)
-    else:
-        await reply.end()
-
-
-async def _encode(body: bytes, kind: type[Message]) -> bytes:
-    if len(body) > _LARGE:
-        return await asyncio.to_thread(_to_json, body, kind)
-    return _to_json(body, kind)
 
 
 def _to_json(body: bytes, kind: type[Message]) -> bytes:

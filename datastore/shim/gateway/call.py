@@ -12,7 +12,7 @@ from datastore.shim.transport.http2 import timeout
 
 HIGH_WATER: Final = 1 << 20
 """Bytes of answers that may wait for the client before a handler that asks has to wait."""
-MOST_REQUESTS: Final = 16
+MOST_REQUESTS: Final = 4
 """Requests that may wait for the handler; more are not read yet."""
 _METADATA: Final = "grpc-metadata-"
 _MARK: Final = "grpcgateway-accept"
