@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from datastore.shim.backends.api import Batch, Row, to_revision
 from datastore.shim.backends.memory import Fault, Faults, Fence, Log
 from datastore.shim.errors import StoreError
+from datastore.shim.mvcc.auth import SERVER
 from datastore.shim.mvcc.ops import (
     Compare,
     CompareTarget,
@@ -112,7 +113,7 @@ class Client:
         told.revision, told.succeeded = result.revision, bool(result.deleted)
 
     async def get(self, server: Server, told: Told) -> None:
-        result = await server.reader.range(Range(told.key))
+        result = await server.reader.range(Range(told.key), SERVER)
         told.revision = result.revision
         told.seen = result.kvs[0] if result.kvs else None
 
