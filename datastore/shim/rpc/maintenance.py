@@ -101,22 +101,12 @@ class MaintenanceService:
         if request.action == pb.AlarmRequest.GET:
             await self._guard.require_user(call)
             await self._replica.read_index()
-            return self._answer_alarms(
-                [
-                    alarm
-                    for alarm in self._replica.store.alarms
-                    if request.alarm in {pb.NONE, alarm.kind}
-                ]
-            )
+            wanted, active = request.alarm, self._replica.store.alarms
+            return self._answer_alarms([a for a in active if wanted in {pb.NONE, a.kind}])
         await self._guard.require_admin(call)
         if request.alarm == pb.NONE:
             return self._header()
-        activate = request.action == pb.AlarmRequest.ACTIVATE
-        if (activate and request.alarm not in pb.AlarmType.values()) or (
-            not activate and request.action != pb.AlarmRequest.DEACTIVATE
-        ):
-            # etcd ends with a panic.
-            raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: unknown alarm or action")
+        activate = _is_activation(request)
         alarm = Alarm(request.memberID, request.alarm)
         await self._replica.read_index()
         was_active = alarm in self._replica.store.alarms
@@ -160,3 +150,12 @@ class MaintenanceService:
 
     def _header(self) -> bytes:
         return self._headers.at(self._replica.store.revision)
+
+
+def _is_activation(request: pb.AlarmRequest) -> bool:
+    """Return whether to raise an alarm, or to disarm it. Raises RpcError where etcd panics."""
+    if request.action == pb.AlarmRequest.DEACTIVATE:
+        return False
+    if request.action != pb.AlarmRequest.ACTIVATE or request.alarm not in pb.AlarmType.values():
+        raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: unknown alarm or action")
+    return True
