@@ -27,9 +27,9 @@ WANTED: list[tuple[bytes, bytes, dict[str, Any]]] = [
     (ALL, prefix_end(ALL), {}),
     (ALL, prefix_end(ALL), {"prev_kv": True, "fragment": True}),
     (ALL, b"\0", {"progress_notify": True}),
-    (b"linear/0", b"", {"prev_kv": True}),
+    (b"linear/0/0", b"", {"prev_kv": True}),
     (ALL, prefix_end(ALL), {"filters": [pb.WatchCreateRequest.NOPUT], "prev_kv": True}),
-    (b"linear/2", b"linear/4", {"filters": [pb.WatchCreateRequest.NODELETE]}),
+    (b"linear/0/1", b"linear/2", {"filters": [pb.WatchCreateRequest.NODELETE]}),
 ]
 KEPT_REVISIONS = 200
 """Compaction stays so far behind what the first observer has seen: its record is the log."""

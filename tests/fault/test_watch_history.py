@@ -22,8 +22,8 @@ WANTED: list[tuple[bytes, bytes, dict[str, Any]]] = [
     (ALL, prefix_end(ALL), {"filters": [pb.WatchCreateRequest.NOPUT], "prev_kv": True}),
     (ALL, prefix_end(ALL), {"filters": [pb.WatchCreateRequest.NODELETE]}),
     (ALL, b"\0", {"progress_notify": True}),
-    (b"linear/0", b"", {"prev_kv": True}),
-    (b"linear/2", b"linear/4", {}),
+    (b"linear/0/0", b"", {"prev_kv": True}),
+    (b"linear/0/1", b"linear/2", {}),
 ]
 
 

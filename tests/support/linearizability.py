@@ -18,7 +18,7 @@ import grpc.aio
 
 from datastore.etcdpb import kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.support.client import Client, delete_op, get_op, put_op, when
+from tests.support.client import Client, get_op, prefix_end, put_op, txn_op, when
 
 OPERATION_SECONDS = 20.0
 CHECK_SECONDS = 240
@@ -26,6 +26,10 @@ STUCK_SECONDS = 0.3
 """A server that answers nobody for so long is paused."""
 NOT_DONE = "etcdserver: no leader"
 """What byre says of a write that was not done and never will be, the database being away."""
+LEASE_SECONDS = 100_000
+GROUP = 2
+"""Keys that some operations read, write or delete together."""
+READS = {"get", "list"}
 PAUSE_SECONDS = 0.05
 """How long a client rests that was refused, so that refusals do not fill the history."""
 UNSURE = {
@@ -70,7 +74,7 @@ class History:
         if answer is not None:
             entry |= answer
             entry["return"] = time.monotonic_ns()
-        if answer is not None or (unsure and entry["op"] != "get"):
+        if answer is not None or (unsure and entry["op"] not in READS):
             self.entries.append(entry)
         async with self._changed:
             self.under_way -= 1
@@ -111,7 +115,7 @@ class History:
 
 @dataclass
 class Workload:
-    """Clients that read and write a few keys until they are stopped.
+    """Clients that read and write a few keys, alone and in groups, until they are stopped.
 
     Each client has a server of its own, and goes to the next one when it is refused.
     """
@@ -128,8 +132,8 @@ class Workload:
             for number in range(self.clients):
                 group.create_task(self._client(number, stop))
         async with Client(self.target(0)) as client:
-            for key in self._names():
-                await self.history.perform(client, {"op": "get", "key": key, "client": 0})
+            for prefix in sorted({to_group(name) for name in self._names()}):
+                await self.history.perform(client, {"op": "list", "key": prefix, "client": 0})
 
     def target(self, number: int = 0) -> str:
         """Return where a client of this number begins."""
@@ -137,11 +141,12 @@ class Workload:
         return targets[number % len(targets)]
 
     def _names(self) -> Sequence[str]:
-        return [f"linear/{number}" for number in range(self.keys)]
+        return [f"linear/{n // GROUP}/{n % GROUP}" for n in range(self.keys)]
 
     async def _client(self, number: int, stop: asyncio.Event) -> None:
         dice = random.Random(f"{self.seed}/{number}")
         seen: dict[str, int] = {}
+        leases: dict[str, int] = {}
         moves = turn = 0
         while not stop.is_set():
             async with Client(self.target(number + moves)) as client:
@@ -150,7 +155,9 @@ class Workload:
                     turn += 1
                     key = dice.choice(self._names())
                     entry: Entry = {"client": number, "key": key, "value": f"{number}-{turn}"}
-                    entry |= _draw(dice, seen.get(key, 0))
+                    entry |= _draw(dice, key, seen.get(key, 0), leases)
+                    if entry["op"] == "put" and dice.random() < 0.4:
+                        await self._attach(client, entry, leases)
                     done = await self.history.perform(client, entry)
                     if isinstance(kv := done.get("kv"), dict):
                         seen[key] = kv["mod_revision"]
@@ -160,48 +167,95 @@ class Workload:
                 if not stop.is_set():
                     await asyncio.sleep(PAUSE_SECONDS)
 
+    async def _attach(self, client: Client, entry: Entry, leases: dict[str, int]) -> None:
+        """Hang the key on the client's lease of its group, granted if need be and possible."""
+        group = to_group(str(entry["key"]))
+        if group not in leases:
+            self.history.under_way += 1
+            with suppress(grpc.aio.AioRpcError):
+                leases[group] = (await client.grant(LEASE_SECONDS)).ID
+            self.history.under_way -= 1
+        if group in leases:
+            entry["lease"] = leases[group]
 
-def _draw(dice: random.Random, mod_revision: int) -> Entry:
+
+def to_group(key: str) -> str:
+    """Return the prefix of the keys that are checked together."""
+    return key.rpartition("/")[0] + "/"
+
+
+def _draw(dice: random.Random, key: str, mod_revision: int, leases: dict[str, int]) -> Entry:
+    """Choose an operation. What ends a lease takes it from `leases`: it is not used again."""
     roll = dice.random()
-    if roll < 0.3:
+    group = to_group(key)
+    if roll < 0.2:
         return {"op": "get"}
-    if roll < 0.6:
+    if roll < 0.3:
+        return {"op": "list", "key": group}
+    if roll < 0.55:
         return {"op": "put"}
+    if roll < 0.83:
+        expected = {"op": "cas", "expect": {"mod_revision": mod_revision}, "read": True}
+        others = [name for name in (f"{group}{n}" for n in range(GROUP)) if name != key]
+        return expected | ({"also": others} if dice.random() < 0.4 else {})
     if roll < 0.9:
-        return {"op": "cas", "expect": {"mod_revision": mod_revision}, "read": True}
-    return {"op": "delete"}
+        return {"op": "delete"}
+    if roll < 0.95 and group in leases:
+        return {"op": "revoke", "key": group, "lease": leases.pop(group)}
+    return {"op": "clear", "key": group}
 
 
 async def _ask(client: Client, entry: Entry) -> Mapping[str, object]:
-    key, value = str(entry["key"]).encode(), str(entry.get("value", "")).encode()
     options: dict[str, Any] = {"timeout": OPERATION_SECONDS, "wait_for_ready": True}
+    key, value = str(entry["key"]).encode(), str(entry.get("value", "")).encode()
+    if entry["op"] not in {"put", "cas"}:
+        entry.pop("value", None)
+    end = prefix_end(key) if entry["op"] in {"list", "clear"} else b""
     match entry["op"]:
-        case "get":
-            entry.pop("value", None)
-            request = pb.RangeRequest(key=key)
+        case "get" | "list":
+            request = pb.RangeRequest(key=key, range_end=end)
             read = await client.call("KV/Range", request, pb.RangeResponse, **options)
-            return {"revision": read.header.revision, "kv": _seen(read.kvs)}
+            revision = read.header.revision
+            if entry["op"] == "get":
+                return {"revision": revision, "kv": _seen(read.kvs)}
+            return {"revision": revision, "kvs": {kv.key.decode(): _seen([kv]) for kv in read.kvs}}
         case "put":
-            put = pb.PutRequest(key=key, value=value)
+            lease: Any = entry.get("lease", 0)
+            put = pb.PutRequest(key=key, value=value, lease=lease)
             written = await client.call("KV/Put", put, pb.PutResponse, **options)
             return {"revision": written.header.revision}
-        case "delete":
-            entry.pop("value", None)
-            delete = delete_op(key).request_delete_range
+        case "delete" | "clear":
+            delete = pb.DeleteRangeRequest(key=key, range_end=end)
             gone = await client.call("KV/DeleteRange", delete, pb.DeleteRangeResponse, **options)
             return {"revision": gone.header.revision, "deleted": gone.deleted}
-        case _:
-            expected: Any = entry["expect"]
-            txn = pb.TxnRequest(
-                compare=[when(key, mod_revision=expected["mod_revision"])],
-                success=[put_op(key, value)],
-                failure=[get_op(key)],
+        case "revoke":
+            ended: Any = entry["lease"]
+            revoke = pb.LeaseRevokeRequest(ID=ended)
+            over = await client.call(
+                "Lease/LeaseRevoke", revoke, pb.LeaseRevokeResponse, **options
             )
-            answer = await client.call("KV/Txn", txn, pb.TxnResponse, **options)
-            result: Entry = {"revision": answer.header.revision, "succeeded": answer.succeeded}
-            if not answer.succeeded:
-                result["kv"] = _seen(answer.responses[0].response_range.kvs)
-            return result
+            return {"revision": over.header.revision}
+        case _:
+            return await _compare_and_swap(client, entry, key, value, options)
+
+
+async def _compare_and_swap(
+    client: Client, entry: Entry, key: bytes, value: bytes, options: dict[str, Any]
+) -> Entry:
+    """Put a key that nobody changed meanwhile, and others of its group in a nested transaction."""
+    expected: Any = entry["expect"]
+    also: Any = entry.get("also", ())
+    nested = [txn_op(success=[put_op(name.encode(), value) for name in also])] if also else []
+    txn = pb.TxnRequest(
+        compare=[when(key, mod_revision=expected["mod_revision"])],
+        success=[put_op(key, value), *nested],
+        failure=[get_op(key)],
+    )
+    answer = await client.call("KV/Txn", txn, pb.TxnResponse, **options)
+    result: Entry = {"revision": answer.header.revision, "succeeded": answer.succeeded}
+    if not answer.succeeded:
+        result["kv"] = _seen(answer.responses[0].response_range.kvs)
+    return result
 
 
 def _seen(kvs: Sequence[kv_pb2.KeyValue]) -> Entry | None:

@@ -142,7 +142,14 @@ def check_acknowledged(entries: Sequence[Entry], log: Log) -> None:
         changed = entry["op"] == "put" or entry.get("deleted") or entry.get("succeeded")
         if "return" not in entry or not changed:
             continue
-        event = events.get((entry["revision"], str(entry["key"]).encode()))  # type: ignore[arg-type]
-        assert event is not None, f"acknowledged and never seen: {entry}"
-        assert event.deleted == (entry["op"] == "delete")
-        assert event.deleted or event.kv.value.decode() == entry["value"]
+        revision: Any = entry["revision"]
+        also: Any = entry.get("also", ())
+        if entry["op"] == "clear":
+            gone = [event for event in log.between(revision, revision) if event.deleted]
+            assert len(gone) == entry["deleted"], f"acknowledged and not seen so: {entry}"
+            continue
+        for key in (str(entry["key"]), *also):
+            event = events.get((revision, key.encode()))
+            assert event is not None, f"acknowledged and never seen: {entry}"
+            assert event.deleted == (entry["op"] == "delete")
+            assert event.deleted or event.kv.value.decode() == entry["value"]

@@ -92,6 +92,42 @@ func TestHistories(t *testing.T) {
 		{"a revision shown before it is made", "illegal", `
 {"op":"get","key":"a","kv":null,"call":1,"return":2,"revision":9}
 {"op":"put","key":"b","value":"1","call":3,"return":4,"revision":9}`},
+		{"a transaction of two keys is seen whole", "ok", `
+{"op":"cas","key":"g/a","also":["g/b"],"expect":{"mod_revision":0},"value":"1","succeeded":true,"call":1,"return":2,"revision":2}
+{"op":"list","key":"g/","kvs":{"g/a":{"value":"1","mod_revision":2,"version":1},"g/b":{"value":"1","mod_revision":2,"version":1}},"call":3,"return":4,"revision":2}`},
+		{"half of a transaction", "illegal", `
+{"op":"cas","key":"g/a","also":["g/b"],"expect":{"mod_revision":0},"value":"1","succeeded":true,"call":1,"return":9,"revision":2}
+{"op":"list","key":"g/","kvs":{"g/a":{"value":"1"}},"call":3,"return":4}`},
+		{"a clear takes all there is", "ok", `
+{"op":"put","key":"g/a","value":"1","call":1,"return":2,"revision":2}
+{"op":"put","key":"g/b","value":"1","call":3,"return":4,"revision":3}
+{"op":"clear","key":"g/","deleted":2,"call":5,"return":6,"revision":4}
+{"op":"list","key":"g/","kvs":{},"call":7,"return":8,"revision":4}`},
+		{"a clear counts what is not there", "illegal", `
+{"op":"put","key":"g/a","value":"1","call":1,"return":2}
+{"op":"clear","key":"g/","deleted":2,"call":5,"return":6}`},
+		{"a clear leaves a key", "illegal", `
+{"op":"put","key":"g/a","value":"1","call":1,"return":2}
+{"op":"clear","key":"g/","deleted":1,"call":5,"return":6}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":7,"return":8}`},
+		{"a revoke takes what hangs on the lease", "ok", `
+{"op":"put","key":"g/a","value":"1","lease":7,"call":1,"return":2,"revision":2}
+{"op":"put","key":"g/b","value":"1","lease":7,"call":3,"return":4,"revision":3}
+{"op":"put","key":"g/b","value":"2","call":5,"return":6,"revision":4}
+{"op":"revoke","key":"g/","lease":7,"call":7,"return":8,"revision":5}
+{"op":"list","key":"g/","kvs":{"g/b":{"value":"2","mod_revision":4,"version":2}},"call":9,"return":10,"revision":5}`},
+		{"a revoke takes a key that was put again", "illegal", `
+{"op":"put","key":"g/a","value":"1","lease":7,"call":1,"return":2}
+{"op":"put","key":"g/a","value":"2","call":3,"return":4}
+{"op":"revoke","key":"g/","lease":7,"call":5,"return":6}
+{"op":"get","key":"g/a","kv":null,"call":7,"return":8}`},
+		{"a revoke without answer happens later", "ok", `
+{"op":"put","key":"g/a","value":"1","lease":7,"call":1,"return":2}
+{"op":"revoke","key":"g/","lease":7,"call":3}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":5,"return":6}
+{"op":"get","key":"g/a","kv":null,"call":7,"return":8}`},
+		{"a clear of one key", "bad input", `{"op":"clear","key":"g/a","deleted":0,"call":1,"return":2}`},
+		{"a revoke of no lease", "bad input", `{"op":"revoke","key":"g/","call":1,"return":2}`},
 		{"an unknown field", "bad input", `{"op":"get","key":"a","colour":1}`},
 		{"an unknown operation", "bad input", `{"op":"sing","key":"a"}`},
 		{"no key", "bad input", `{"op":"get"}`},

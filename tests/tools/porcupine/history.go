@@ -41,10 +41,13 @@ type Entry struct {
 
 	Value  string       `json:"value"`  // put, cas: what is written
 	Expect *Expectation `json:"expect"` // cas: the condition
+	Also   []string     `json:"also"`   // cas: other keys of the group that get the value too
+	Lease  int64        `json:"lease"`  // put: what the key hangs on; revoke: what ends
 
-	KV        *KeyValue `json:"kv"`        // get, failed cas: what was there, nil for nothing
-	Deleted   *int64    `json:"deleted"`   // delete: how many keys
-	Succeeded *bool     `json:"succeeded"` // cas
+	KV        *KeyValue            `json:"kv"`        // get, failed cas: what was there, nil for nothing
+	KVs       map[string]*KeyValue `json:"kvs"`       // list: what was there
+	Deleted   *int64               `json:"deleted"`   // delete, clear: how many keys
+	Succeeded *bool                `json:"succeeded"` // cas
 	// A failed cas read the key in its else branch: KV counts.
 	Read bool `json:"read"`
 
@@ -60,7 +63,7 @@ func (e *Entry) changes() bool {
 		return false
 	case e.Op == "put":
 		return true
-	case e.Op == "delete":
+	case e.Op == "delete", e.Op == "clear":
 		return *e.Deleted > 0
 	case e.Op == "cas":
 		return *e.Succeeded
@@ -76,6 +79,8 @@ func (e *Entry) validate() error {
 		return errors.New("returns before its call")
 	}
 	switch e.Op {
+	case "list", "clear", "revoke":
+		return e.validateGroup()
 	case "get", "put":
 	case "delete":
 		if e.known() && (e.Deleted == nil || *e.Deleted < 0 || *e.Deleted > 1) {
@@ -88,6 +93,18 @@ func (e *Entry) validate() error {
 		return e.Expect.validate()
 	default:
 		return fmt.Errorf("unknown op %q", e.Op)
+	}
+	return nil
+}
+
+func (e *Entry) validateGroup() error {
+	switch {
+	case group(e.Key) != e.Key:
+		return fmt.Errorf("a %s needs a key that ends in /", e.Op)
+	case e.Op == "clear" && e.known() && (e.Deleted == nil || *e.Deleted < 0):
+		return errors.New("a clear needs deleted")
+	case e.Op == "revoke" && e.Lease == 0:
+		return errors.New("a revoke needs a lease")
 	}
 	return nil
 }
@@ -105,6 +122,14 @@ func (x *Expectation) validate() error {
 		return errors.New("a cas expects exactly one of mod_revision, version and value")
 	}
 	return nil
+}
+
+// group returns what is checked together with a key: all keys up to its last slash.
+func group(key string) string {
+	if slash := strings.LastIndex(key, "/"); slash >= 0 {
+		return key[:slash+1]
+	}
+	return key
 }
 
 func readHistory(in io.Reader) ([]*Entry, error) {
@@ -134,7 +159,7 @@ func readHistory(in io.Reader) ([]*Entry, error) {
 func toOperations(history []*Entry) []porcupine.Operation {
 	var operations []porcupine.Operation
 	for _, entry := range history {
-		if !entry.known() && entry.Op == "get" {
+		if !entry.known() && (entry.Op == "get" || entry.Op == "list") {
 			continue
 		}
 		// One that may never have happened may as well happen last.

@@ -41,7 +41,7 @@ func run(in io.Reader, out io.Writer, timeout time.Duration, picture string) int
 		fmt.Fprintln(out, "illegal:", err)
 		return exitIllegal
 	}
-	model := keyModel()
+	model := groupModel()
 	result, info := porcupine.CheckOperationsVerbose(model, toOperations(history), timeout)
 	switch result {
 	case porcupine.Ok:
@@ -51,7 +51,7 @@ func run(in io.Reader, out io.Writer, timeout time.Duration, picture string) int
 		fmt.Fprintln(out, "unknown: no answer within", timeout)
 		return exitTimeout
 	}
-	fmt.Fprintln(out, "illegal: not linearizable, keys:", illegalKeys(model, history, timeout))
+	fmt.Fprintln(out, "illegal: not linearizable, keys:", illegalGroups(model, history, timeout))
 	if picture != "" {
 		if err := porcupine.VisualizePath(model, info, picture); err != nil {
 			fmt.Fprintln(out, "no picture:", err)

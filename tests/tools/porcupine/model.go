@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"sort"
 	"strings"
 	"time"
@@ -15,39 +16,119 @@ type state struct {
 	exists  bool
 	value   string
 	version int64
+	lease   int64
 	mod     int64 // 0: not known
 	floor   int64 // no later change of the key has a revision up to this
 }
 
-// keyModel checks every key for itself; linearizability is composable.
-func keyModel() porcupine.Model {
+// keys is what is known of each key of a group. It is not changed but replaced.
+type keys map[string]state
+
+// groupModel checks every group of keys for itself; linearizability is composable.
+func groupModel() porcupine.Model {
 	nondeterministic := porcupine.NondeterministicModel{
-		Partition: byKey,
-		Init:      func() []any { return []any{state{}} },
+		Partition: byGroup,
+		Init:      func() []any { return []any{keys{}} },
 		Step: func(before, input, _ any) []any {
 			var after []any
-			for _, next := range step(before.(state), input.(*Entry)) {
+			for _, next := range step(before.(keys), input.(*Entry)) {
 				after = append(after, next)
 			}
 			return after
 		},
+		Equal:             func(one, other any) bool { return maps.Equal(one.(keys), other.(keys)) },
 		DescribeOperation: func(input, _ any) string { return describe(input.(*Entry)) },
-		DescribeState:     func(s any) string { return fmt.Sprintf("%+v", s.(state)) },
+		DescribeState:     func(s any) string { return fmt.Sprintf("%+v", s.(keys)) },
 	}
 	return nondeterministic.ToModel()
 }
 
-func step(before state, entry *Entry) []state {
+func step(before keys, entry *Entry) []keys {
 	switch entry.Op {
 	case "get":
-		return before.read(entry.KV, entry.Revision)
+		return before.with(entry.Key, before[entry.Key].read(entry.KV, entry.Revision))
 	case "put":
-		return before.put(entry)
+		return before.with(entry.Key, before[entry.Key].put(entry))
 	case "delete":
-		return before.remove(entry)
+		return before.with(entry.Key, before[entry.Key].remove(entry))
+	case "list":
+		return before.list(entry)
+	case "clear":
+		return before.clear(entry)
+	case "revoke":
+		return before.end(entry, func(s state) bool { return s.lease == entry.Lease })
 	default:
 		return before.cas(entry)
 	}
+}
+
+// with returns the group with each of the states that a key may have then.
+func (k keys) with(key string, after []state) []keys {
+	var found []keys
+	for _, next := range after {
+		changed := maps.Clone(k)
+		changed[key] = next
+		found = append(found, changed)
+	}
+	return found
+}
+
+func (k keys) list(entry *Entry) []keys {
+	for key := range entry.KVs {
+		if !k[key].exists {
+			return nil
+		}
+	}
+	after := maps.Clone(k)
+	for key, now := range k {
+		next := now.read(entry.KVs[key], entry.Revision)
+		if next == nil {
+			return nil
+		}
+		after[key] = next[0]
+	}
+	return []keys{after}
+}
+
+func (k keys) clear(entry *Entry) []keys {
+	count := int64(0)
+	for _, now := range k {
+		if now.exists {
+			count++
+		}
+	}
+	if entry.known() && *entry.Deleted != count {
+		return nil
+	}
+	return k.end(entry, func(state) bool { return true })
+}
+
+// end deletes what is there and wanted, all in one revision.
+func (k keys) end(entry *Entry, wanted func(state) bool) []keys {
+	after := maps.Clone(k)
+	for key, now := range k {
+		gone := now.exists && wanted(now)
+		switch {
+		case entry.Revision != 0 && (entry.Revision < now.floor || gone && entry.Revision == now.floor):
+			return nil
+		case gone:
+			after[key] = state{floor: max(now.floor, entry.Revision)}
+		}
+	}
+	return []keys{after}
+}
+
+func (k keys) cas(entry *Entry) []keys {
+	held, failed := k[entry.Key].cas(entry)
+	after := k.with(entry.Key, held)
+	for _, key := range entry.Also {
+		var more []keys
+		for _, next := range after {
+			more = append(more, next.with(key, next[key].put(entry))...)
+		}
+		after = more
+	}
+	return append(after, k.with(entry.Key, failed)...)
 }
 
 // read returns what is known after the key was seen to be as in kv, in an
@@ -85,7 +166,8 @@ func (s state) put(entry *Entry) []state {
 	if revision != 0 && revision <= s.floor {
 		return nil
 	}
-	after := state{exists: true, value: entry.Value, version: 1, mod: revision, floor: max(s.floor, revision)}
+	after := state{
+		exists: true, value: entry.Value, version: 1, lease: entry.Lease, mod: revision, floor: max(s.floor, revision)}
 	if s.exists {
 		after.version = s.version + 1
 	}
@@ -105,24 +187,24 @@ func (s state) remove(entry *Entry) []state {
 	return []state{{floor: max(s.floor, entry.Revision)}}
 }
 
-func (s state) cas(entry *Entry) []state {
+// cas returns what the key may be once the condition held, and once it failed.
+func (s state) cas(entry *Entry) (done, refused []state) {
 	held, failed := s.matching(entry.Expect)
-	var after []state
 	if !entry.known() || *entry.Succeeded {
 		for _, start := range held {
-			after = append(after, start.put(entry)...)
+			done = append(done, start.put(entry)...)
 		}
 	}
 	if !entry.known() || !*entry.Succeeded {
 		for _, start := range failed {
 			if entry.Read && entry.known() {
-				after = append(after, start.read(entry.KV, entry.Revision)...)
+				refused = append(refused, start.read(entry.KV, entry.Revision)...)
 			} else if entry.Revision == 0 || entry.Revision >= start.floor {
-				after = append(after, start)
+				refused = append(refused, start)
 			}
 		}
 	}
-	return after
+	return done, refused
 }
 
 // matching returns the state as it is if the condition holds, and if not.
@@ -147,25 +229,25 @@ func (s state) matching(expect *Expectation) (held, failed []state) {
 	return nil, []state{s}
 }
 
-func byKey(history []porcupine.Operation) [][]porcupine.Operation {
-	keys := map[string][]porcupine.Operation{}
+func byGroup(history []porcupine.Operation) [][]porcupine.Operation {
+	groups := map[string][]porcupine.Operation{}
 	for _, operation := range history {
-		key := operation.Input.(*Entry).Key
-		keys[key] = append(keys[key], operation)
+		name := group(operation.Input.(*Entry).Key)
+		groups[name] = append(groups[name], operation)
 	}
 	var parts [][]porcupine.Operation
-	for _, part := range keys {
+	for _, part := range groups {
 		parts = append(parts, part)
 	}
 	return parts
 }
 
-// illegalKeys names the keys whose histories fail by themselves.
-func illegalKeys(model porcupine.Model, history []*Entry, timeout time.Duration) string {
+// illegalGroups names the keys, or groups of them, whose histories fail by themselves.
+func illegalGroups(model porcupine.Model, history []*Entry, timeout time.Duration) string {
 	var names []string
-	for _, part := range byKey(toOperations(history)) {
+	for _, part := range byGroup(toOperations(history)) {
 		if porcupine.CheckOperationsTimeout(model, part, timeout) == porcupine.Illegal {
-			names = append(names, fmt.Sprintf("%q", part[0].Input.(*Entry).Key))
+			names = append(names, fmt.Sprintf("%q", group(part[0].Input.(*Entry).Key)))
 		}
 	}
 	sort.Strings(names)
@@ -179,6 +261,9 @@ func describe(entry *Entry) string {
 		if entry.Op == "get" || entry.Read {
 			outcome += fmt.Sprintf(", saw %+v", entry.KV)
 		}
+		if entry.Op == "list" {
+			outcome += fmt.Sprintf(", saw %d keys", len(entry.KVs))
+		}
 	}
-	return fmt.Sprintf("line %d: %s(%s) %s", entry.line, entry.Op, entry.Value, outcome)
+	return fmt.Sprintf("line %d: %s(%s %s) %s", entry.line, entry.Op, entry.Key, entry.Value, outcome)
 }
