@@ -35,7 +35,7 @@ FILES: Sequence[Any] = (
     reflection_pb2,
     reflection_v1alpha_pb2,
 )
-UNREADABLE = "grpc: error unmarshalling request"
+UNREADABLE = "proto: cannot parse invalid wire-format data"
 CUT_SHORT = "Internal error from Core"
 """What grpc.aio makes of a call that ended while it was writing."""
 CRASHED = "etcdserver: internal error"

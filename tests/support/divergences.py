@@ -47,6 +47,13 @@ DIVERGENCES = (
         "https://github.com/etcd-io/etcd/blob/v3.7.3/server/storage/mvcc/watchable_store.go",
     ),
     Divergence(
+        "test_an_unknown_action_on_alarms_does_nothing",
+        ETCD,
+        "etcd 3.7.3 ends with a panic",
+        "https://github.com/etcd-io/etcd/blob/v3.7.3/server/etcdserver/apply/backend.go",
+        run=False,
+    ),
+    Divergence(
         "test_prev_kv_that_is_compacted_is_absent",
         SHIM,
         "recent events are kept in memory whole: a previous value is there more often",

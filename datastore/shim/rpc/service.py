@@ -24,6 +24,9 @@ clients try another member. A database that is away is away for all servers alik
 watches had better stay open: later here, and only where another server was alive."""
 
 _UNREADABLE = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data"
+_UNREADABLE_IN_STREAM = (
+    "grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data"
+)
 Outcome = TypeVar("Outcome")
 _FAILURES = (ShimError, RpcError, DecodeError, BackendError)
 
@@ -172,6 +175,8 @@ class Desk:
 
     def _refusal(self, path: str, error: Exception) -> RpcError:
         refusal = to_refusal(error)
+        if isinstance(error, DecodeError) and self.kinds[path] != "unary":
+            refusal = RpcError(Code.INTERNAL, _UNREADABLE_IN_STREAM)
         self.handled[path, refusal.code] += 1
         return refusal
 

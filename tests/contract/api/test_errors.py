@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc.aio
 import pytest
 
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.support.client import Client, Code
+from tests.support.client import Client, Code, Refusal, refused
+
+UNKNOWN: Any = 9
+"""Of no enumeration."""
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,67 @@ async def test_bytes_that_are_no_message_are_an_internal_error(client, prefix):
         await client.call("KV/Range", b"\xff\xff\xff", pb.RangeResponse)
     assert error.value.code() == Code.INTERNAL
     await client.put(prefix)
+
+
+STREAMS = {
+    "Watch/Watch": pb.WatchResponse,
+    "Lease/LeaseKeepAlive": pb.LeaseKeepAliveResponse,
+    "KV/RangeStream": pb.RangeStreamResponse,
+}
+
+
+@pytest.mark.parametrize("method", STREAMS)
+@pytest.mark.parametrize(
+    ("body", "code", "text"),
+    [
+        (b"\xff\xff\xff", Code.INTERNAL, "grpc: failed to unmarshal the received message: proto"),
+        (
+            b"\x7a\x80\x80\x80\x01" + bytes(2 << 20),
+            Code.RESOURCE_EXHAUSTED,
+            "grpc: received message larger than max (2097157 vs. 2097152)",
+        ),
+    ],
+    ids=["no message", "too large"],
+)
+async def test_a_stream_ends_with_what_cannot_be_received(
+    client, prefix, method, body, code, text
+):
+    """T61: and the connection goes on."""
+    call = client.channel.unary_stream(f"/etcdserverpb.{method}")(body, timeout=20)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call.read()
+    assert error.value.code() == code
+    assert str(error.value.details()).startswith(text)
+    await client.put(prefix)
+
+
+async def test_an_unknown_target_of_a_compare_is_true(client, prefix):
+    await client.put(prefix)
+    guard = pb.Compare(key=prefix, target=UNKNOWN, version=7)
+    assert (await client.txn([guard])).succeeded
+
+
+async def test_an_unknown_filter_of_a_watch_filters_nothing(client, prefix):
+    async with client.watch() as stream:
+        assert (await stream.create(prefix, filters=[UNKNOWN])).created
+        await client.put(prefix)
+        assert len((await stream.next()).events) == 1
+
+
+async def test_an_unknown_kind_of_alarm_is_not_raised_by_anybody(client):
+    request = pb.AlarmRequest(alarm=UNKNOWN)
+    assert not (await client.call("Maintenance/Alarm", request, pb.AlarmResponse)).alarms
+
+
+async def test_an_unknown_action_on_alarms_does_nothing(client):
+    request = pb.AlarmRequest(action=UNKNOWN)
+    assert not (await client.call("Maintenance/Alarm", request, pb.AlarmResponse)).alarms
+
+
+async def test_an_unknown_action_of_a_downgrade_is_refused(client):
+    request = pb.DowngradeRequest(action=UNKNOWN, version="3.6")
+    with refused(Refusal(Code.UNKNOWN, "etcdserver: unknown method")):
+        await client.call("Maintenance/Downgrade", request, pb.DowngradeResponse)
 
 
 async def test_unknown_fields_are_tolerated(client, prefix):
