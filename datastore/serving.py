@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ A look at 50,000 young objects held every answer up for 35 to 45 ms, one at olde
 and looks at all that is there took a fifth of the time of loading a million keys. Calls and
 connections leave no cycles (tests/unit/shim/test_garbage.py): there is next to nothing to find.
 """
+GC_SECONDS: Final = 300.0
+"""Between two looks at everything, for what libraries leave; more where one takes long."""
+GC_SHARE: Final = 10_000
+"""One part in so many of the time may go into that."""
 
 
 def prepare() -> None:
@@ -64,6 +69,7 @@ async def _serve(options: ServeOptions, patience: float) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    collecting = asyncio.create_task(_collect())
     try:
         async with contextlib.AsyncExitStack() as stack:
             shim = await _open(options, stack, stopping, loop.time() + patience)
@@ -82,7 +88,19 @@ async def _serve(options: ServeOptions, patience: float) -> int:
     except BackendError as error:
         log.error("cannot open the store: %s", error)  # noqa: TRY400
         return EXIT_STORE
+    finally:
+        collecting.cancel()
     return 0
+
+
+async def _collect() -> None:
+    """Look for cyclic garbage among everything, now and then, for ever."""
+    pause = GC_SECONDS
+    while True:
+        await asyncio.sleep(pause)
+        begun = time.perf_counter()
+        gc.collect()
+        pause = max(GC_SECONDS, (time.perf_counter() - begun) * GC_SHARE)
 
 
 async def _open(

@@ -133,7 +133,7 @@ class Writer:
             return await future
         finally:
             pending.abandon()
-            del future  # an error raised from it holds this frame
+            del future, pending  # an error raised from it holds this frame
 
     async def run(self) -> None:
         """Write for ever, until `stop`; what waits then is still written."""

@@ -16,6 +16,8 @@ from datastore.etcdpb import rpc_pb2 as pb
 from datastore.etcdpb import rpc_pb2_grpc
 from datastore.shim.options import ServeOptions
 from datastore.shim.server import Shim
+from datastore.shim.transport.api import Limits
+from datastore.shim.transport.http2.server import Http2Transport
 
 TIMES = 30
 
@@ -62,12 +64,21 @@ async def _use(path: str) -> None:
         watch.cancel()
 
 
+async def _gone(transport: Http2Transport) -> None:
+    """Wait until the server has heard of the end of every connection."""
+    while transport.stats()["connections"]:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+
+
 async def test_calls_and_connections_leave_no_cycles(tmp_path: Path) -> None:
     path = f"unix:{tmp_path}/grpc.sock"
     options = ServeOptions("memory://", (f"unix://{tmp_path}/grpc.sock",))
-    async with Shim(options):
+    transport = Http2Transport(Limits())
+    async with Shim(options, transport=transport):
         await _use(path)  # what is made once
+        await _gone(transport)
         with cyclic_garbage() as found:
             for _ in range(3):
                 await _use(path)
+            await _gone(transport)
     assert not found

@@ -41,8 +41,8 @@ def _held_by(chunk: Piece) -> int:
     return memoryview(chunk.obj).nbytes if isinstance(chunk, memoryview) else len(chunk)
 
 
-def _discard(data: bytes) -> None:
-    """Write nowhere."""
+def _ignore(*_: object) -> None:
+    """Do nothing: the connection is gone, and is not held any longer."""
 
 
 class Sender:
@@ -232,7 +232,7 @@ class Sender:
         """Forget everything: the connection is gone."""
         for flow in list(self._flows.values()):
             self.drop(flow)
-        self._write = _discard
+        self._write = self._ended = self._eased = _ignore
         self._pieces.clear()
         self._ready.clear()
         self.pause()

@@ -66,6 +66,11 @@ class Receiver:
         self.more = False
         self._rest = data[self._cut_frames(data, position) :]
 
+    def close(self) -> None:
+        """Let go of the connection, which is gone: nothing more is taken."""
+        self.more = False
+        del self._connection, self._control
+
     @property
     def ready(self) -> bool:
         """Whether the client has said what it speaks, and its settings."""
