@@ -109,7 +109,7 @@ class HistoryReader:
         self._history = history
         self._values = values
         self._ring_bytes = ring_bytes
-        self._rows = 256
+        self._rows = _MIN_ROWS
         self.ring = Ring(store.revision + 1, ring_bytes)
 
     def reset(self, store: Store) -> None:
@@ -194,7 +194,11 @@ class HistoryReader:
         return Stretch(first, last if at == end else revision, moments)
 
     def _adapt(self, values: Collection[bytes]) -> None:
-        """Take as many rows next time as make about `_TARGET_BYTES`."""
+        """Take as many rows next time as make about `_TARGET_BYTES`, at most twice as many.
+
+        How large values are is known only when they are here, and a page is there as a whole.
+        """
         if values:
             mean = 1 + sum(map(len, values)) // len(values)
-            self._rows = max(_MIN_ROWS, min(MAX_REVISIONS, _TARGET_BYTES // mean))
+            most = min(MAX_REVISIONS, 2 * self._rows, _TARGET_BYTES // mean)
+            self._rows = max(_MIN_ROWS, most)
