@@ -111,17 +111,20 @@ async def test_a_hash_tells_its_revision_and_the_compacted_one(client, prefix):
         await hash_kv(client, at + 100_000)
 
 
-async def test_the_hash_of_everything_changes_with_leases_too(client, prefix):
-    async def whole() -> pb.HashResponse:
-        return await client.call("Maintenance/Hash", pb.HashRequest(), pb.HashResponse)
+async def test_the_hash_of_everything_changes_with_leases_too(fresh, prefix):
+    """Where no lease of another case may expire meanwhile."""
+    async with Client(fresh.target) as client:
 
-    await client.put(prefix, b"x")
-    first = await whole()
-    assert first.hash
-    assert (await whole()).hash == first.hash
-    assert first.header.revision == await client.revision()
-    await client.grant(1000)
-    assert (await whole()).hash != first.hash
+        async def whole() -> pb.HashResponse:
+            return await client.call("Maintenance/Hash", pb.HashRequest(), pb.HashResponse)
+
+        await client.put(prefix, b"x")
+        first = await whole()
+        assert first.hash
+        assert (await whole()).hash == first.hash
+        assert first.header.revision == await client.revision()
+        await client.grant(1000)
+        assert (await whole()).hash != first.hash
 
 
 # MoveLeader
