@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
-SOAK_SECONDS = float(os.environ.get("BYRE_TEST_SOAK_SECONDS", "300"))
+SOAK_SECONDS = float(os.environ.get("BYRE_TEST_SOAK_SECONDS", "120"))
 
 
 def for_long(run: Callable[[], None]) -> None:
