@@ -380,6 +380,8 @@ async def test_an_error_of_later_is_a_status(pair: Pair, handlers: Handlers) -> 
 class Http1:
     """Notes what it is told."""
 
+    busy = False
+
     def __init__(self) -> None:
         self.told: list[object] = []
 
