@@ -126,6 +126,93 @@ func TestHistories(t *testing.T) {
 {"op":"revoke","key":"g/","lease":7,"call":3}
 {"op":"get","key":"g/a","kv":{"value":"1"},"call":5,"return":6}
 {"op":"get","key":"g/a","kv":null,"call":7,"return":8}`},
+		{"a permitted user", "ok", `
+{"op":"permit","key":"g/","may":"w","had":false,"call":1,"return":2,"revision":1}
+{"op":"put","key":"g/a","value":"1","user":true,"call":3,"return":4,"revision":2}
+{"op":"get","key":"g/a","user":true,"denied":true,"call":5,"return":6}
+{"op":"permit","key":"g/","may":"r","call":7,"return":8,"revision":2}
+{"op":"list","key":"g/","user":true,"kvs":{"g/a":{"value":"1","mod_revision":2,"version":1}},"call":9,"return":10,"revision":2}
+{"op":"put","key":"g/a","value":"2","user":true,"denied":true,"call":11,"return":12}
+{"op":"cas","key":"g/a","expect":{"mod_revision":2},"value":"3","user":true,"denied":true,"call":13,"return":14}
+{"op":"permit","key":"g/","may":"","had":true,"call":15,"return":16,"revision":2}
+{"op":"permit","key":"g/","may":"","had":false,"call":17,"return":18}
+{"op":"clear","key":"g/","user":true,"denied":true,"call":19,"return":20}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":21,"return":22,"revision":2}`},
+		{"a write of a user who never might", "illegal", `
+{"op":"put","key":"g/a","value":"1","user":true,"call":1,"return":2}`},
+		{"a write after the permission was taken", "illegal", `
+{"op":"permit","key":"g/","may":"rw","call":1,"return":2}
+{"op":"permit","key":"g/","may":"","had":true,"call":3,"return":4}
+{"op":"put","key":"g/a","value":"1","user":true,"call":5,"return":6}`},
+		{"a read after the permission was taken", "illegal", `
+{"op":"permit","key":"g/","may":"rw","call":1,"return":2}
+{"op":"permit","key":"g/","may":"w","call":3,"return":4}
+{"op":"get","key":"g/a","kv":null,"user":true,"call":5,"return":6}`},
+		{"a transaction of a user who may only write", "illegal", `
+{"op":"permit","key":"g/","may":"w","call":1,"return":2}
+{"op":"cas","key":"g/a","expect":{"mod_revision":0},"value":"1","succeeded":true,"user":true,"call":3,"return":4}`},
+		{"denied after the permission was given", "illegal", `
+{"op":"permit","key":"g/","may":"w","call":1,"return":2}
+{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":3,"return":4}`},
+		{"either beside the change of the permission", "ok", `
+{"op":"permit","key":"g/","may":"w","call":1,"return":9}
+{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":2,"return":3}
+{"op":"put","key":"g/a","value":"2","user":true,"call":4,"return":5}
+{"op":"get","key":"g/a","kv":{"value":"2"},"call":10,"return":11}`},
+		{"a permission beside its change goes back", "illegal", `
+{"op":"permit","key":"g/","may":"w","call":1,"return":9}
+{"op":"put","key":"g/a","value":"2","user":true,"call":2,"return":3}
+{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":4,"return":5}`},
+		{"a denied write was done", "illegal", `
+{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":1,"return":2}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":3,"return":4}`},
+		{"a denied write was done once it might", "illegal", `
+{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":1,"return":2}
+{"op":"permit","key":"g/","may":"w","call":3,"return":4}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":5,"return":6}`},
+		{"a write without answer of a user who never might", "illegal", `
+{"op":"put","key":"g/a","value":"1","user":true,"call":1}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":3,"return":4}`},
+		{"a write without answer happens once it may", "ok", `
+{"op":"put","key":"g/a","value":"1","user":true,"call":1}
+{"op":"get","key":"g/a","kv":null,"call":3,"return":4}
+{"op":"permit","key":"g/","may":"w","call":5,"return":6}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":7,"return":8}`},
+		{"a permit without answer happens later", "ok", `
+{"op":"permit","key":"g/","may":"w","call":1}
+{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":2,"return":3}
+{"op":"put","key":"g/a","value":"1","user":true,"call":4,"return":5}`},
+		{"a permit without answer happens twice", "illegal", `
+{"op":"permit","key":"g/","may":"w","call":1}
+{"op":"put","key":"g/a","value":"1","user":true,"call":2,"return":3}
+{"op":"permit","key":"g/","may":"","had":true,"call":4,"return":5}
+{"op":"put","key":"g/a","value":"1","user":true,"call":6,"return":7}`},
+		{"a permission is taken twice", "illegal", `
+{"op":"permit","key":"g/","may":"w","call":1,"return":2}
+{"op":"permit","key":"g/","may":"","had":true,"call":3,"return":4}
+{"op":"permit","key":"g/","may":"","had":true,"call":5,"return":6}`},
+		{"a permission is only of its group", "illegal", `
+{"op":"permit","key":"g/","may":"w","call":1,"return":2}
+{"op":"put","key":"h/a","value":"1","user":true,"call":3,"return":4}`},
+		{"a permit of a revision gone by", "illegal", `
+{"op":"put","key":"g/a","value":"1","call":1,"return":9,"revision":3}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":2,"return":3}
+{"op":"permit","key":"g/","may":"w","call":4,"return":9,"revision":2}`},
+		{"a revoke of a lease that nothing hangs on", "ok", `
+{"op":"put","key":"g/a","value":"1","lease":7,"call":1,"return":2}
+{"op":"revoke","key":"g/","lease":8,"user":true,"call":3,"return":4}
+{"op":"revoke","key":"g/","lease":7,"user":true,"denied":true,"call":5,"return":6}
+{"op":"get","key":"g/a","kv":{"value":"1"},"call":7,"return":8}`},
+		{"a revoke without permission", "illegal", `
+{"op":"put","key":"g/a","value":"1","lease":7,"call":1,"return":2}
+{"op":"revoke","key":"g/","lease":7,"user":true,"call":3,"return":4}`},
+		{"a revoke of nothing denied", "illegal", `
+{"op":"revoke","key":"g/","lease":7,"user":true,"denied":true,"call":3,"return":4}`},
+		{"root denied", "bad input", `{"op":"get","key":"g/a","denied":true,"call":1,"return":2}`},
+		{"denied without answer", "bad input", `{"op":"put","key":"g/a","user":true,"denied":true,"call":1}`},
+		{"a permit by the user", "bad input", `{"op":"permit","key":"g/","user":true,"call":1,"return":2}`},
+		{"a permit of something else", "bad input", `{"op":"permit","key":"g/","may":"x","call":1,"return":2}`},
+		{"a put with a permission", "bad input", `{"op":"put","key":"g/a","may":"w","call":1,"return":2}`},
 		{"a clear of one key", "bad input", `{"op":"clear","key":"g/a","deleted":0,"call":1,"return":2}`},
 		{"a revoke of no lease", "bad input", `{"op":"revoke","key":"g/","call":1,"return":2}`},
 		{"an unknown field", "bad input", `{"op":"get","key":"a","colour":1}`},

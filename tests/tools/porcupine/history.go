@@ -43,23 +43,30 @@ type Entry struct {
 	Expect *Expectation `json:"expect"` // cas: the condition
 	Also   []string     `json:"also"`   // cas: other keys of the group that get the value too
 	Lease  int64        `json:"lease"`  // put: what the key hangs on; revoke: what ends
+	May    string       `json:"may"`    // permit: what the user may do with the group from now on
 
 	KV        *KeyValue            `json:"kv"`        // get, failed cas: what was there, nil for nothing
 	KVs       map[string]*KeyValue `json:"kvs"`       // list: what was there
 	Deleted   *int64               `json:"deleted"`   // delete, clear: how many keys
 	Succeeded *bool                `json:"succeeded"` // cas
+	Had       *bool                `json:"had"`       // permit: whether the user had been allowed anything
 	// A failed cas read the key in its else branch: KV counts.
 	Read bool `json:"read"`
+
+	User   bool `json:"user"`   // done by the user whom permits are about
+	Denied bool `json:"denied"` // and refused for want of a permission
 
 	line int
 }
 
 func (e *Entry) known() bool { return e.Return != nil }
 
+func (e *Entry) answered() bool { return e.known() && !e.Denied }
+
 // changes says whether an operation is known to have made a revision.
 func (e *Entry) changes() bool {
 	switch {
-	case !e.known():
+	case !e.known(), e.Denied:
 		return false
 	case e.Op == "put":
 		return true
@@ -78,16 +85,19 @@ func (e *Entry) validate() error {
 	if e.known() && *e.Return < e.Call {
 		return errors.New("returns before its call")
 	}
+	if err := e.validatePermit(); err != nil {
+		return err
+	}
 	switch e.Op {
-	case "list", "clear", "revoke":
+	case "list", "clear", "revoke", "permit":
 		return e.validateGroup()
 	case "get", "put":
 	case "delete":
-		if e.known() && (e.Deleted == nil || *e.Deleted < 0 || *e.Deleted > 1) {
+		if e.answered() && (e.Deleted == nil || *e.Deleted < 0 || *e.Deleted > 1) {
 			return errors.New("a delete needs deleted, 0 or 1")
 		}
 	case "cas":
-		if e.known() && e.Succeeded == nil {
+		if e.answered() && e.Succeeded == nil {
 			return errors.New("a cas needs succeeded")
 		}
 		return e.Expect.validate()
@@ -101,7 +111,7 @@ func (e *Entry) validateGroup() error {
 	switch {
 	case group(e.Key) != e.Key:
 		return fmt.Errorf("a %s needs a key that ends in /", e.Op)
-	case e.Op == "clear" && e.known() && (e.Deleted == nil || *e.Deleted < 0):
+	case e.Op == "clear" && e.answered() && (e.Deleted == nil || *e.Deleted < 0):
 		return errors.New("a clear needs deleted")
 	case e.Op == "revoke" && e.Lease == 0:
 		return errors.New("a revoke needs a lease")

@@ -28,17 +28,17 @@ type keys map[string]state
 func groupModel() porcupine.Model {
 	nondeterministic := porcupine.NondeterministicModel{
 		Partition: byGroup,
-		Init:      func() []any { return []any{keys{}} },
+		Init:      func() []any { return []any{guarded{keys: keys{}}} },
 		Step: func(before, input, _ any) []any {
 			var after []any
-			for _, next := range step(before.(keys), input.(*Entry)) {
+			for _, next := range before.(guarded).step(input.(*Entry)) {
 				after = append(after, next)
 			}
 			return after
 		},
-		Equal:             func(one, other any) bool { return maps.Equal(one.(keys), other.(keys)) },
+		Equal:             func(one, other any) bool { return one.(guarded).equals(other.(guarded)) },
 		DescribeOperation: func(input, _ any) string { return describe(input.(*Entry)) },
-		DescribeState:     func(s any) string { return fmt.Sprintf("%+v", s.(keys)) },
+		DescribeState:     func(s any) string { return fmt.Sprintf("%+v", s.(guarded)) },
 	}
 	return nondeterministic.ToModel()
 }
@@ -256,7 +256,10 @@ func illegalGroups(model porcupine.Model, history []*Entry, timeout time.Duratio
 
 func describe(entry *Entry) string {
 	outcome := "no answer"
-	if entry.known() {
+	switch {
+	case entry.Denied:
+		outcome = "denied"
+	case entry.known():
 		outcome = fmt.Sprintf("revision %d", entry.Revision)
 		if entry.Op == "get" || entry.Read {
 			outcome += fmt.Sprintf(", saw %+v", entry.KV)
@@ -265,5 +268,5 @@ func describe(entry *Entry) string {
 			outcome += fmt.Sprintf(", saw %d keys", len(entry.KVs))
 		}
 	}
-	return fmt.Sprintf("line %d: %s(%s %s) %s", entry.line, entry.Op, entry.Key, entry.Value, outcome)
+	return fmt.Sprintf("line %d: %s(%s %s%s) %s", entry.line, entry.Op, entry.Key, entry.Value, entry.May, outcome)
 }
