@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -102,7 +101,7 @@ class Shell:
             try:
                 yield Started(process, self)
             finally:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # SIGINT is ignored below a job in the background
                 process.wait(30)
 
     def revision(self) -> int:
