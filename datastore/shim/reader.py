@@ -101,20 +101,26 @@ class Reader:
         store = self._replica.store
         selection = await self._select(op)
         pinned = op.revision if op.revision > 0 else selection.revision
+        left = len(selection.versions)
+        async for kvs in self._chunks(op, selection):
+            if self._replica.store.compacted > pinned or self._replica.store is not store:
+                raise Compacted(self._replica.store.compacted)
+            left -= len(kvs)
+            yield Chunk(kvs, not left, selection.count, selection.more, selection.revision)
+        self._confirm(caller)
+
+    async def _chunks(self, op: Range, selection: Selection) -> AsyncIterator[Sequence[bytes]]:
+        """Encode a selection in chunks of about a request's size: the first one always comes."""
         versions = selection.versions
         start, keys = 0, FIRST_CHUNK_KEYS
         while True:
             part = selection._replace(versions=versions[start : start + keys])
-            result = await self._render(op, part)
-            if self._replica.store.compacted > pinned or self._replica.store is not store:
-                raise Compacted(self._replica.store.compacted)
+            kvs = (await self._encode(op, part)).kvs
+            yield kvs
             start += keys
-            last = start >= len(versions)
-            yield Chunk(result.kvs, last, selection.count, selection.more, selection.revision)
-            if last:
-                self._confirm(caller)
+            if start >= len(versions):
                 return
-            keys = self._resize(keys, sum(map(len, result.kvs)))
+            keys = self._resize(keys, sum(map(len, kvs)))
 
     def _resize(self, keys: int, size: int) -> int:
         if size < self._chunk_bytes // 2:
@@ -150,6 +156,17 @@ class Reader:
                 values.update(await self._fetch(missing.ids))
 
     async def _render(self, op: Range, selection: Selection) -> RangeResult:
+        """Encode one selection; where values have to be fetched, others have turns meanwhile."""
+        try:
+            return self._replica.store.render(op, selection)
+        except MissingValues:
+            pass
+        kvs: list[bytes] = []
+        async for chunk in self._chunks(op, selection):
+            kvs += chunk
+        return RangeResult(kvs, selection.count, selection.more, selection.revision)
+
+    async def _encode(self, op: Range, selection: Selection) -> RangeResult:
         """Encode one selection; what is fetched meanwhile belongs to it, whatever is written."""
         store = self._replica.store
         values: dict[RowId, bytes] = {}
