@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.auth import QUICK
 from tests.support.etcd import etcd
 from tests.support.running import Server
 from tests.support.servers import Binaries
@@ -20,7 +21,7 @@ def server(
     stores: Callable[[str, Path], str],
     tmp_path: Path,
 ) -> Iterator[Server]:
-    flags = ["--watch-progress-notify-interval=200ms"]
+    flags = ["--watch-progress-notify-interval=200ms", QUICK]
     started = (
         etcd(binaries.etcd, tmp_path, flags)
         if request.param == "etcd"

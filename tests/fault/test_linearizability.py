@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from tests.support.client import Client
 from tests.support.linearizability import Workload
+from tests.support.permits import GuardedWorkload, enable_auth
 from tests.support.running import Server
 from tests.support.servers import Binaries
 
@@ -23,11 +23,11 @@ async def working(workload: Workload) -> AsyncIterator[None]:
     stop, compacted = asyncio.Event(), asyncio.Event()
 
     async def compact() -> None:
-        async with Client(workload.target()) as client:
-            while True:
-                await workload.history.until_completed(150)
-                # The server may be away just now, and nothing depends on this one.
-                with suppress(grpc.aio.AioRpcError):
+        while True:
+            await workload.history.until_completed(150)
+            # The server may be away just now, and nothing depends on this one.
+            with suppress(grpc.aio.AioRpcError):
+                async with workload.connect(workload.target(), 0) as client:
                     await client.compact(await client.revision() - 5)
                     compacted.set()
 
@@ -76,6 +76,17 @@ async def test_pause_kill_and_restart(server: Server, binaries: Binaries, tmp_pa
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
     workload.history.check(binaries.porcupine_check, tmp_path)
+
+
+async def test_permissions_change(server: Server, binaries: Binaries, tmp_path: Path) -> None:
+    await enable_auth(server.target)
+    workload = GuardedWorkload(server.target)
+    async with working(workload):
+        for _ in range(2):
+            await workload.history.until_completed(300)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+    workload.check(binaries.porcupine_check, tmp_path)
 
 
 @pytest.mark.soak

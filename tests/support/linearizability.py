@@ -8,7 +8,7 @@ import random
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,26 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from datastore.etcdpb import kv_pb2
+from datastore.etcdpb import auth_pb2, kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
+from tests.support.auth import BAD_TOKEN, DENIED, NOT_GRANTED, OLD
 from tests.support.client import Client, get_op, prefix_end, put_op, txn_op, when
 
 OPERATION_SECONDS = 20.0
 CHECK_SECONDS = 240
 STUCK_SECONDS = 0.3
 """A server that answers nobody for so long is paused."""
-NOT_DONE = "etcdserver: no leader"
-"""What byre says of a write that was not done and never will be, the database being away."""
+NOT_DONE = {"etcdserver: no leader", OLD.text, BAD_TOKEN.text}
+"""What is said of an operation that was not done and never will be: the first by byre, the
+database being away; the others where permissions changed meanwhile, and where a server forgot
+its tokens."""
+USER = "worker"
+"""Whom a permit is about; a role of the same name has the permissions."""
+KINDS = {
+    "r": auth_pb2.Permission.READ,
+    "w": auth_pb2.Permission.WRITE,
+    "rw": auth_pb2.Permission.READWRITE,
+}
 LEASE_SECONDS = 100_000
 GROUP = 2
 """Keys that some operations read, write or delete together."""
@@ -89,9 +99,12 @@ class History:
         try:
             answer = await _ask(client, entry)
         except grpc.aio.AioRpcError as error:
-            if error.code() not in UNSURE:
+            if (error.code(), error.details()) == DENIED:
+                answer = {"denied": True}
+            elif error.details() in NOT_DONE:
+                unsure = False
+            elif error.code() not in UNSURE:
                 raise
-            unsure = error.details() != NOT_DONE
         finally:
             await self._record(entry, answer, unsure=unsure)
         return entry
@@ -114,6 +127,19 @@ class History:
 
 
 @dataclass
+class Worker:
+    """What a client of a workload keeps over its connections."""
+
+    number: int
+    dice: random.Random
+    turns: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+    """The mod revision that it last saw of each key."""
+    leases: dict[str, int] = field(default_factory=dict)
+    """Its lease of each group."""
+
+
+@dataclass
 class Workload:
     """Clients that read and write a few keys, alone and in groups, until they are stopped.
 
@@ -131,8 +157,8 @@ class Workload:
         async with asyncio.TaskGroup() as group:
             for number in range(self.clients):
                 group.create_task(self._client(number, stop))
-        async with Client(self.target(0)) as client:
-            for prefix in sorted({to_group(name) for name in self._names()}):
+        async with self.connect(self.target(0), 0) as client:
+            for prefix in self.groups:
                 await self.history.perform(client, {"op": "list", "key": prefix, "client": 0})
 
     def target(self, number: int = 0) -> str:
@@ -140,32 +166,52 @@ class Workload:
         targets = [self.targets] if isinstance(self.targets, str) else self.targets
         return targets[number % len(targets)]
 
+    @property
+    def groups(self) -> Sequence[str]:
+        """What the keys of each group begin with."""
+        return sorted({to_group(name) for name in self._names()})
+
+    def connect(self, target: str, number: int) -> AbstractAsyncContextManager[Client]:
+        """Connect for the client of this number."""
+        return Client(target)
+
+    def draw(self, worker: Worker, key: str) -> Entry:
+        """Choose what a client does next."""
+        return _draw(worker.dice, key, worker.seen.get(key, 0), worker.leases)
+
     def _names(self) -> Sequence[str]:
         return [f"linear/{n // GROUP}/{n % GROUP}" for n in range(self.keys)]
 
     async def _client(self, number: int, stop: asyncio.Event) -> None:
-        dice = random.Random(f"{self.seed}/{number}")
-        seen: dict[str, int] = {}
-        leases: dict[str, int] = {}
-        moves = turn = 0
+        worker = Worker(number, random.Random(f"{self.seed}/{number}"))
+        moves = 0
         while not stop.is_set():
-            async with Client(self.target(number + moves)) as client:
-                done: Entry = {"return": 0}
-                while not stop.is_set() and "return" in done:
-                    turn += 1
-                    key = dice.choice(self._names())
-                    entry: Entry = {"client": number, "key": key, "value": f"{number}-{turn}"}
-                    entry |= _draw(dice, key, seen.get(key, 0), leases)
-                    if entry["op"] == "put" and dice.random() < 0.4:
-                        await self._attach(client, entry, leases)
-                    done = await self.history.perform(client, entry)
-                    if isinstance(kv := done.get("kv"), dict):
-                        seen[key] = kv["mod_revision"]
-                    elif done["op"] == "put" and "revision" in done:
-                        seen[key] = done["revision"]  # type: ignore[assignment] # an int, see above
-                moves += 1
-                if not stop.is_set():
-                    await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                async with self.connect(self.target(number + moves), number) as client:
+                    done: Entry = {"return": 0}
+                    while not stop.is_set() and "return" in done:
+                        done = await self._take_turn(client, worker)
+            except grpc.aio.AioRpcError as error:  # of connecting
+                if error.code() not in UNSURE:
+                    raise
+            moves += 1
+            if not stop.is_set():
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _take_turn(self, client: Client, worker: Worker) -> Entry:
+        worker.turns += 1
+        dice, seen, number = worker.dice, worker.seen, worker.number
+        key = dice.choice(self._names())
+        entry: Entry = {"client": number, "key": key, "value": f"{number}-{worker.turns}"}
+        entry |= self.draw(worker, key)
+        if entry["op"] == "put" and dice.random() < 0.4:
+            await self._attach(client, entry, worker.leases)
+        done = await self.history.perform(client, entry)
+        if isinstance(kv := done.get("kv"), dict):
+            seen[key] = kv["mod_revision"]
+        elif done["op"] == "put" and "revision" in done:
+            seen[key] = done["revision"]  # type: ignore[assignment] # an int, see above
+        return done
 
     async def _attach(self, client: Client, entry: Entry, leases: dict[str, int]) -> None:
         """Hang the key on the client's lease of its group, granted if need be and possible."""
@@ -235,6 +281,8 @@ async def _ask(client: Client, entry: Entry) -> Mapping[str, object]:
                 "Lease/LeaseRevoke", revoke, pb.LeaseRevokeResponse, **options
             )
             return {"revision": over.header.revision}
+        case "permit":
+            return await _permit(client, entry, key, options)
         case _:
             return await _compare_and_swap(client, entry, key, value, options)
 
@@ -256,6 +304,27 @@ async def _compare_and_swap(
     if not answer.succeeded:
         result["kv"] = _seen(answer.responses[0].response_range.kvs)
     return result
+
+
+async def _permit(client: Client, entry: Entry, key: bytes, options: dict[str, Any]) -> Entry:
+    """Let the user do this with a group and no more, or nothing."""
+    end = prefix_end(key)
+    if not (may := str(entry["may"])):
+        revoke = pb.AuthRoleRevokePermissionRequest(role=USER, key=key, range_end=end)
+        answer = pb.AuthRoleRevokePermissionResponse
+        try:
+            taken = await client.call("Auth/RoleRevokePermission", revoke, answer, **options)
+        except grpc.aio.AioRpcError as error:
+            if (error.code(), error.details()) != NOT_GRANTED:
+                raise
+            return {"had": False}
+        return {"had": True, "revision": taken.header.revision}
+    permission = auth_pb2.Permission(permType=KINDS[may], key=key, range_end=end)
+    grant = pb.AuthRoleGrantPermissionRequest(name=USER, perm=permission)
+    given = await client.call(
+        "Auth/RoleGrantPermission", grant, pb.AuthRoleGrantPermissionResponse, **options
+    )
+    return {"revision": given.header.revision}
 
 
 def _seen(kvs: Sequence[kv_pb2.KeyValue]) -> Entry | None:

@@ -140,7 +140,7 @@ def check_acknowledged(entries: Sequence[Entry], log: Log) -> None:
     events = {(event.revision, event.kv.key): event for event in log.events}
     for entry in entries:
         changed = entry["op"] == "put" or entry.get("deleted") or entry.get("succeeded")
-        if "return" not in entry or not changed:
+        if "return" not in entry or "denied" in entry or not changed:
             continue
         revision: Any = entry["revision"]
         also: Any = entry.get("also", ())
