@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 import pytest
@@ -18,12 +17,14 @@ from tests.support.client import Client, prefix_end
 from tests.support.cluster import Cluster, Node, running_cluster
 from tests.support.databases import SERVERS
 from tests.support.linearizability import History, Workload
-from tests.support.observers import Observer, check_acknowledged, to_log
+from tests.support.observers import Observer, Wanted, check_acknowledged, observe_as, to_log
+from tests.support.permits import WANTED as USERS_WANTED
+from tests.support.permits import GuardedWorkload, enable_auth
 from tests.support.proxy import Mode
 from tests.support.servers import Binaries
 
 ALL = b"linear/"
-WANTED: list[tuple[bytes, bytes, dict[str, Any]]] = [
+WANTED: list[Wanted] = [
     (ALL, prefix_end(ALL), {}),
     (ALL, prefix_end(ALL), {"prev_kv": True, "fragment": True}),
     (ALL, b"\0", {"progress_notify": True}),
@@ -108,16 +109,17 @@ ALL_OF_THEM: list[Disturbance] = [
 
 
 async def observe(
-    cluster: Cluster, disturbances: list[Disturbance], checker: Path, directory: Path, seed: int
+    cluster: Cluster,
+    workload: Workload,
+    observers: Sequence[Observer],
+    disturbances: list[Disturbance],
 ) -> None:
-    """Write, compact and disturb while observers watch; then judge what everybody was told."""
-    dice = random.Random(seed)
-    workload = Workload(cluster.targets, clients=9, seed=seed)
-    targets = cluster.targets
-    everything, *others = (
-        Observer([*targets[n % 3 :], *targets[: n % 3]], *wanted)
-        for n, wanted in enumerate(WANTED)
-    )
+    """Write, compact and disturb while observers watch; then judge what they were told.
+
+    The first of them watches everything, without filters.
+    """
+    dice = random.Random(workload.seed)
+    targets, everything = cluster.targets, observers[0]
     compacted, stop = 0, asyncio.Event()
 
     async def compact() -> None:
@@ -125,13 +127,13 @@ async def observe(
         while True:
             await workload.history.until_completed(100)
             compacted = max(compacted, everything.segments[-1].reached - KEPT_REVISIONS)
-            async with Client(dice.choice(targets)) as client:
-                with suppress(grpc.aio.AioRpcError):
+            with suppress(grpc.aio.AioRpcError):
+                async with workload.connect(dice.choice(targets), 0) as client:
                     await client.compact(compacted)
 
     async with asyncio.TaskGroup() as group:
         work = group.create_task(workload.run(stop))
-        for observer in (everything, *others):
+        for observer in observers:
             group.create_task(observer.run())
         await workload.history.until_completed(100)
         compaction = group.create_task(compact())
@@ -143,22 +145,33 @@ async def observe(
         await work
         final = 0
         for target in targets:
-            async with Client(target) as client:
+            async with workload.connect(target, 0) as client:
                 final = max(final, await client.revision())
-        for observer in (everything, *others):
+        for observer in observers:
             observer.finish(final)
 
     log = to_log(everything)
     check_acknowledged(workload.history.entries, log)
-    for observer in (everything, *others):
+    for observer in observers:
         observer.check(log, compacted)
-    await asyncio.to_thread(workload.history.check, checker, directory)
 
 
 async def test_one_history_whatever_breaks(
     cluster: Cluster, binaries: Binaries, tmp_path: Path
 ) -> None:
-    await observe(cluster, QUICK, binaries.porcupine_check, tmp_path, seed=0)
+    workload = Workload(cluster.targets, clients=9)
+    await observe(cluster, workload, observe_as(workload, 0, WANTED), QUICK)
+    await asyncio.to_thread(workload.history.check, binaries.porcupine_check, tmp_path)
+
+
+async def test_one_history_while_permissions_change(
+    cluster: Cluster, binaries: Binaries, tmp_path: Path
+) -> None:
+    await enable_auth(cluster.targets[0])
+    workload = GuardedWorkload(cluster.targets, clients=9)
+    root, user = observe_as(workload, 0, WANTED[:2]), observe_as(workload, 1, USERS_WANTED)
+    await observe(cluster, workload, [*root, *user], [kill, pause, network(Mode.SWALLOW)])
+    await asyncio.to_thread(workload.check, binaries.porcupine_check, tmp_path)
 
 
 @pytest.mark.soak
@@ -169,4 +182,6 @@ async def test_one_history_in_a_long_run_of_faults(
 ) -> None:
     dice = random.Random(seed)
     disturbances = [dice.choice(ALL_OF_THEM) for _ in range(25)]
-    await observe(cluster, disturbances, binaries.porcupine_check, tmp_path, seed)
+    workload = Workload(cluster.targets, clients=9, seed=seed)
+    await observe(cluster, workload, observe_as(workload, 0, WANTED), disturbances)
+    await asyncio.to_thread(workload.history.check, binaries.porcupine_check, tmp_path)

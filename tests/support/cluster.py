@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.auth import QUICK
 from tests.support.databases import SERVERS, PostgresqlServer
 from tests.support.mariadb import MariadbServer
 from tests.support.proxy import Mode, Proxy
@@ -120,6 +121,7 @@ def cluster_on(database: NetworkDatabase, directory: Path, size: int = 3) -> Ite
                 f"--name=server-{number}",
                 f"--position-file={position_file}",
                 "--watch-progress-notify-interval=200ms",
+                QUICK,
             ]
             url = database.url(DATABASE).replace(f":{database.port}/", f":{proxy.port}/")
             server = shim_on(url, directory, f"server-{number}", flags)

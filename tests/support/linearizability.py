@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,8 @@ class Workload:
         async with asyncio.TaskGroup() as group:
             for number in range(self.clients):
                 group.create_task(self._client(number, stop))
-        async with self.connect(self.target(0), 0) as client:
-            for prefix in self.groups:
-                await self.history.perform(client, {"op": "list", "key": prefix, "client": 0})
+        for prefix in self.groups:
+            await self.insist(0, {"op": "list", "key": prefix})
 
     def target(self, number: int = 0) -> str:
         """Return where a client of this number begins."""
@@ -186,17 +186,25 @@ class Workload:
         worker = Worker(number, random.Random(f"{self.seed}/{number}"))
         moves = 0
         while not stop.is_set():
-            try:
+            with passing_over_faults():
                 async with self.connect(self.target(number + moves), number) as client:
                     done: Entry = {"return": 0}
                     while not stop.is_set() and "return" in done:
                         done = await self._take_turn(client, worker)
-            except grpc.aio.AioRpcError as error:  # of connecting
-                if error.code() not in UNSURE:
-                    raise
             moves += 1
             if not stop.is_set():
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    async def insist(self, number: int, entry: Entry) -> Entry:
+        """Do this as the client of a number, on one server after the other until one answers."""
+        for moves in itertools.count():
+            with passing_over_faults():
+                async with self.connect(self.target(moves), number) as client:
+                    done = await self.history.perform(client, {"client": number, **entry})
+                    if "return" in done:
+                        return done
+            await asyncio.sleep(PAUSE_SECONDS)
+        raise AssertionError
 
     async def _take_turn(self, client: Client, worker: Worker) -> Entry:
         worker.turns += 1
@@ -223,6 +231,16 @@ class Workload:
             self.history.under_way -= 1
         if group in leases:
             entry["lease"] = leases[group]
+
+
+@contextmanager
+def passing_over_faults() -> Iterator[None]:
+    """Pass over an error that any client must expect while servers and networks fail."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in UNSURE:
+            raise
 
 
 def to_group(key: str) -> str:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import Any
 
-import grpc.aio
-
 from datastore.etcdpb import rpc_pb2 as pb
+from tests.support.auth import BAD_TOKEN, DENIED, OLD
 from tests.support.client import Client, WatchStream
 from tests.support.history import Log, Watch, check_complete, check_watch, from_responses
-from tests.support.linearizability import UNSURE, Entry
+from tests.support.linearizability import PAUSE_SECONDS, Entry, Workload, passing_over_faults
 
+Wanted = tuple[bytes, bytes, dict[str, Any]]
+"""The key and range end of a watch, and the other fields of the request."""
 IDLE_SECONDS = 0.3
 """After so long without a response a finishing observer asks for progress."""
+NOT_NOW = (DENIED.text, OLD.text, BAD_TOKEN.text)
+"""How the reasons end for which a watch is not created where permissions change."""
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Observer:
     key: bytes
     end: bytes = b""
     fields: dict[str, Any] = field(default_factory=dict)
+    connect: Callable[[str], AbstractAsyncContextManager[Client]] = Client
     segments: list[Segment] = field(default_factory=list)
     _final: asyncio.Future[int] = field(default_factory=asyncio.Future)
 
@@ -69,22 +75,23 @@ class Observer:
         start = 1
         targets = [self.targets] if isinstance(self.targets, str) else self.targets
         for target in cycle(targets):
-            try:
+            with passing_over_faults(), suppress(EOFError):
                 async with (
-                    Client(target) as client,
+                    self.connect(target) as client,
                     client.watch(wait_for_ready=True) as stream,
                 ):
                     if await self._follow(stream, start):
                         return
-            except (grpc.aio.AioRpcError, EOFError) as error:
-                if isinstance(error, grpc.aio.AioRpcError) and error.code() not in UNSURE:
-                    raise
             if self.segments:
                 last = self.segments[-1]
                 start = max(last.watch.canceled_at or last.reached + 1, start)
 
     async def _follow(self, stream: WatchStream, start: int) -> bool:
         created = await stream.create(self.key, self.end, start_revision=start, **self.fields)
+        if created.canceled:
+            assert created.cancel_reason.endswith(NOT_NOW), created.cancel_reason
+            await asyncio.sleep(PAUSE_SECONDS)
+            return False
         kinds = self.fields.get("filters", ())
         segment = Segment(
             Watch(
@@ -123,6 +130,16 @@ class Observer:
         for segment in self.segments:
             check_watch(segment.finish(compacted), log)
         check_complete(self.segments[-1].watch, log, self._final.result())
+
+
+def observe_as(workload: Workload, number: int, wanted: Sequence[Wanted]) -> list[Observer]:
+    """Return an observer of each range, on one server after the other, as a client of these."""
+    targets = [workload.target(n) for n in range(len(wanted))]
+    connect = partial(workload.connect, number=number)
+    return [
+        Observer([*targets[n:], *targets[:n]], key, end, fields, connect)
+        for n, (key, end, fields) in enumerate(wanted)
+    ]
 
 
 def to_log(observer: Observer) -> Log:

@@ -18,12 +18,19 @@ from tests.support.linearizability import (
     Workload,
     to_group,
 )
+from tests.support.observers import Wanted
 
 ROOT_EVERY = 4
 """One client in so many is root's, the others are the user's."""
 PERMITS = 0.2
 """How many of root's operations change a permission."""
 MAY = ["", "r", "w", "rw", "rw", "rw"]
+WANTED: list[Wanted] = [
+    (b"linear/0/", b"linear/00", {"prev_kv": True}),
+    (b"linear/1/0", b"", {}),
+    (b"linear/2/", b"linear/20", {"progress_notify": True}),
+]
+"""What the user watches once that is permitted: each range is of one group."""
 
 
 async def enable_auth(target: str) -> None:
@@ -56,12 +63,9 @@ class GuardedWorkload(Workload):
     async def run(self, stop: asyncio.Event) -> None:
         """Run all clients, then permit everything, and let the user read it."""
         await super().run(stop)
-        async with self.connect(self.target(), 0) as root, self.connect(self.target(), 1) as user:
-            for prefix in self.groups:
-                permit: Entry = {"op": "permit", "key": prefix, "may": "rw", "client": 0}
-                await self.history.perform(root, permit)
-                read: Entry = {"op": "list", "key": prefix, "user": True, "client": 1}
-                assert "kvs" in await self.history.perform(user, read)
+        for prefix in self.groups:
+            await self.insist(0, {"op": "permit", "key": prefix, "may": "rw"})
+            await self.insist(1, {"op": "list", "key": prefix, "user": True})
 
     def connect(self, target: str, number: int) -> AbstractAsyncContextManager[Client]:
         """Connect as whoever the client of this number is."""
