@@ -91,6 +91,21 @@ async def test_permissions_change(server: Server, binaries: Binaries, tmp_path: 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(5))
+async def test_permissions_change_over_many_crashes(
+    seed: int, server: Server, binaries: Binaries, tmp_path: Path
+) -> None:
+    await enable_auth(server.target)
+    workload = GuardedWorkload(server.target, clients=12, keys=12, seed=seed)
+    async with working(workload):
+        for _ in range(10):
+            await workload.history.until_completed(300)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+    workload.check(binaries.porcupine_check, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5))
 async def test_many_crashes(seed: int, server: Server, binaries: Binaries, tmp_path: Path) -> None:
     workload = Workload(server.target, clients=12, keys=12, seed=seed)
     async with working(workload):
