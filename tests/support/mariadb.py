@@ -112,8 +112,9 @@ class MariadbServer(ServerProcess, Databases):
 
     def start(self) -> None:
         """Start, and return when it answers."""
+        # One that starts removes the temporary tables of all servers that share the folder.
         argv: list[str | Path] = [
-            obtain("mariadbd"), "--no-defaults", f"--datadir={self.data}",
+            obtain("mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.data}",
             f"--socket={self.socket}", f"--port={self.port}", f"--pid-file={self.directory}/pid",
             *(f"--{name}={value}" for name, value in self.settings.items()),
         ]  # fmt: skip

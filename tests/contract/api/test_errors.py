@@ -140,7 +140,8 @@ async def test_a_write_past_its_deadline_happens_wholly_or_not_at_all(client, pr
             await client.call("KV/Txn", request, pb.TxnResponse, timeout=0.0002 * number)
             outcomes.append({2})
         except grpc.aio.AioRpcError as error:
-            if error.code() not in {Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE}:
+            # The server, whose clock runs too, may reset the stream before the client gives up.
+            if error.code() not in {Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE, Code.CANCELLED}:
                 raise
             outcomes.append({0, 2})
     await client.put(prefix + b"last")
