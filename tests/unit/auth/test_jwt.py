@@ -81,31 +81,34 @@ def test_a_certificate_holds_a_public_key(tmp_path):
     assert JwtTokens("ES256", keys).find(STATE, JwtTokens("ES256", keys).issue(STATE, "a", 7))
 
 
+BAD_KEYS = [
+    ("RS256", b"", b"", "needs priv-key, or pub-key to verify tokens only"),
+    ("HS256", b"", b"", "needs priv-key, a file with the secret"),
+    ("RS256", pems("PS256")[0], pems("RS256")[1], "pub-key is not the public key of priv-key"),
+    ("RS256", pems("ES256")[0], b"", "sign-method RS256 needs an RSA key"),
+    ("ES256", b"", pems("RS256")[1], "sign-method ES256 needs a key of an elliptic curve"),
+    ("EdDSA", pems("RS256")[0], b"", "sign-method EdDSA needs an Ed25519 key"),
+    ("RS256", b"x", b"", "priv-key is no private key in PEM form without a passphrase"),
+    ("RS256", b"", b"x", "pub-key is no public key or certificate in PEM form"),
+    (
+        "RS256",
+        private_pem(KEYS["RS"], serialization.BestAvailableEncryption(b"pass")),
+        b"",
+        "priv-key is no private key in PEM form without a passphrase",
+    ),
+    (
+        "EdDSA",
+        private_pem(x25519.X25519PrivateKey.generate()),
+        b"",
+        "priv-key is of a kind that no sign-method uses",
+    ),
+    ("ES256", pems("ES384")[0], b"", "sign-method ES256 needs a key on another curve"),
+]
+
+
+# Keys are others in every process: they must not be part of a name.
 @pytest.mark.parametrize(
-    ("method", "private", "public", "fault"),
-    [
-        ("RS256", b"", b"", "needs priv-key, or pub-key to verify tokens only"),
-        ("HS256", b"", b"", "needs priv-key, a file with the secret"),
-        ("RS256", pems("PS256")[0], pems("RS256")[1], "pub-key is not the public key of priv-key"),
-        ("RS256", pems("ES256")[0], b"", "sign-method RS256 needs an RSA key"),
-        ("ES256", b"", pems("RS256")[1], "sign-method ES256 needs a key of an elliptic curve"),
-        ("EdDSA", pems("RS256")[0], b"", "sign-method EdDSA needs an Ed25519 key"),
-        ("RS256", b"x", b"", "priv-key is no private key in PEM form without a passphrase"),
-        ("RS256", b"", b"x", "pub-key is no public key or certificate in PEM form"),
-        (
-            "RS256",
-            private_pem(KEYS["RS"], serialization.BestAvailableEncryption(b"pass")),
-            b"",
-            "priv-key is no private key in PEM form without a passphrase",
-        ),
-        (
-            "EdDSA",
-            private_pem(x25519.X25519PrivateKey.generate()),
-            b"",
-            "priv-key is of a kind that no sign-method uses",
-        ),
-        ("ES256", pems("ES384")[0], b"", "sign-method ES256 needs a key on another curve"),
-    ],
+    ("method", "private", "public", "fault"), BAD_KEYS, ids=range(len(BAD_KEYS))
 )
 def test_keys_that_do_not_fit_are_told_of(method, private, public, fault):
     with pytest.raises(BadKey, match=fault):
