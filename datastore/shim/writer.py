@@ -43,6 +43,7 @@ from datastore.shim.errors import (
     TimedOut,
     TooManyRequests,
 )
+from datastore.shim.futures import complete
 from datastore.shim.mvcc.auth import Caller
 from datastore.shim.mvcc.auth_rows import encode
 from datastore.shim.mvcc.ops import Result, Write
@@ -128,7 +129,7 @@ class Writer:
     ) -> Result:
         """Queue a write and wait for its answer, or raise it. As `submit` otherwise."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        pending = self.submit(write, caller, size, partial(_give, future), deadline)
+        pending = self.submit(write, caller, size, partial(complete, future), deadline)
         try:
             return await future
         finally:
@@ -373,15 +374,6 @@ class Writer:
         """Hand out the answers in the order of the batch. Hot."""
         for pending in waiting:
             pending.answer()
-
-
-def _give(future: asyncio.Future[Result], result: Result | None, error: ShimError | None) -> None:
-    if future.done():
-        return  # cancelled in this very turn
-    if result is not None:
-        future.set_result(result)
-    elif error is not None:
-        future.set_exception(error)
 
 
 def _to_batch(overlay: Overlay, base: Commit) -> Batch:

@@ -10,8 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
+
+from datastore.shim.futures import complete
 
 
 class Code(IntEnum):
@@ -145,21 +148,14 @@ class Later:
     async def wait(self) -> bytes:
         """Return the answer, or raise the error; a waiter that is cancelled abandons it."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        def take(body: bytes | None, error: RpcError | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(body or b"")
-
-        self.take(take)
+        self.take(partial(complete, future))
         try:
             return await future
         except asyncio.CancelledError:
             self.abandon()
             raise
+        finally:
+            del future  # an error raised from it holds this frame
 
     def abandon(self) -> None:
         """Say that nobody waits any more: the transport's word when a call ends early."""
