@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from datastore.kinecli.command import kine
-from datastore.serving import EXIT_STORE, EXIT_USAGE, prepare, run
+from datastore.serving import EXIT_STORE, prepare, refuse, run
 from datastore.shim.access import OPTIONS as ACCESS_OPTIONS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -124,9 +124,7 @@ def serve(**texts: str | None) -> None:
     try:
         options = parse(named, os.environ)
     except BadOptions as error:
-        for problem in error.problems:
-            click.echo(problem, err=True)
-        sys.exit(EXIT_USAGE)
+        refuse(error)
     for secret in (ENVIRONMENT_VARIABLE, LISTEN_VARIABLE, named["datastore-password-env"]):
         os.environ.pop(secret or "", None)
     set_up(options.log_level, as_json=options.log_json)
@@ -175,9 +173,7 @@ def accept_loss(*, yes: bool, **texts: str | None) -> None:
             confirm=(lambda _: True) if yes else click.confirm,
         )
     except BadOptions as error:
-        for problem in error.problems:
-            click.echo(problem, err=True)
-        sys.exit(EXIT_USAGE)
+        refuse(error)
     except NotReady as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_STORE)

@@ -8,11 +8,14 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
 
 if TYPE_CHECKING:
-    from datastore.shim.options import ServeOptions
+    from datastore.shim.options import BadOptions, ServeOptions
     from datastore.shim.server import Shim
 
 EXIT_USAGE: Final = 2
@@ -41,6 +44,13 @@ def prepare() -> None:
     """Silence gRPC's C core; before it is loaded."""
     # It logs to standard error whatever Python does; its noise is no news to anybody.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def refuse(options: BadOptions) -> NoReturn:
+    """Tell every problem with the options, and end."""
+    for problem in options.problems:
+        click.echo(problem, err=True)
+    sys.exit(EXIT_USAGE)
 
 
 def run(options: ServeOptions, patience: float = 0.0) -> int:

@@ -14,7 +14,7 @@ import click
 
 from datastore.kinecli.endpoint import DEFAULT_FILE
 from datastore.kinecli.flags import FLAGS, IGNORED, MEANT, SWITCH
-from datastore.serving import EXIT_STORE, EXIT_USAGE, prepare, run
+from datastore.serving import EXIT_STORE, prepare, refuse, run
 
 PATIENCE_SECONDS: Final = 300.0
 """How long kine tries to reach its database when it starts."""
@@ -71,9 +71,7 @@ def _kine(**texts: str | None) -> None:
     try:
         asked = parse_kine(named, os.environ)
     except BadOptions as error:
-        for problem in error.problems:
-            click.echo(problem, err=True)
-        sys.exit(EXIT_USAGE)
+        refuse(error)
     os.environ.pop("KINE_ENDPOINT", None)  # may hold a password
     set_up(asked.options.log_level, as_json=asked.options.log_json)
     log = logging.getLogger(__name__)
