@@ -13,6 +13,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from datastore.shim.auth.passwords import Passwords
+from datastore.shim.auth.tokens import Tokens
 from datastore.shim.backends.api import Backend, Member
 from datastore.shim.compactor import Compactor
 from datastore.shim.errors import Stopped
@@ -185,12 +186,37 @@ class Shim:
         reader = Reader(replica, chunk_bytes=options.max_request_bytes)
         self.quota = quota = Quota(replica, writer, self.headers.member_id, options.quota_bytes)
         expirer, pruner = Expirer(replica, writer), Pruner(replica, members)
-        request_limits = RequestLimits(options.max_request_bytes, options.max_txn_ops)
-        self.kv = KvService(desk, reader, writer, pruner, quota=quota, limits=request_limits)
-        WatchService(desk, replica, self.hub)
-        lease = LeaseService(
-            desk, replica, writer, expirer, quota=quota, min_ttl=options.min_lease_ttl
+        self._serve(reader, expirer, pruner, tokens)
+        self._metrics.show(self)
+        self._run(
+            follow(replica),
+            writer.run(),
+            self.hub.run(),
+            quota.run(),
+            self._notify_progress(),
+            expirer.run(),
+            pruner.run(),
         )
+        self._http, front = self._make_http(reader)
+        transport.http1(self._http.connect)
+        transport.plain(front)
+        await self._bind(transport, self._http)
+        advertised[:] = options.advertise_client_urls or self.urls
+        self._run(members.run())
+        if options.auto_compaction is not None:
+            self._run(Compactor(replica, writer, members, options.auto_compaction).run())
+        if self._keeper is not None:
+            self._run(self._keeper.run())
+
+    def _serve(self, reader: Reader, expirer: Expirer, pruner: Pruner, tokens: Tokens) -> None:
+        """Register every RPC at the desk."""
+        options, desk, members = self._options, self.desk, self.members
+        replica, writer, quota = self.replica, self.writer, self.quota
+        limits = RequestLimits(options.max_request_bytes, options.max_txn_ops)
+        self.kv = KvService(desk, reader, writer, pruner, quota=quota, limits=limits)
+        WatchService(desk, replica, self.hub)
+        min_ttl = options.min_lease_ttl
+        lease = LeaseService(desk, replica, writer, expirer, quota=quota, min_ttl=min_ttl)
         keys = Keys(self.kv, lease, self.hub)
         LockService(desk, keys)
         ElectionService(desk, keys)
@@ -210,31 +236,16 @@ class Shim:
         SnapshotService(desk, replica, members, STORAGE_VERSION)
         HealthService(desk)
         ReflectionService(desk)
-        self._metrics.show(self)
-        self._run(
-            follow(replica),
-            writer.run(),
-            self.hub.run(),
-            quota.run(),
-            self._notify_progress(),
-            expirer.run(),
-            pruner.run(),
-        )
-        checks = Checks(self.health, replica, reader)
+
+    def _make_http(self, reader: Reader) -> tuple[HttpServer, Front]:
+        """Return what serves HTTP, and what it serves on the ports of clients."""
+        options = self._options
+        checks = Checks(self.health, self.replica, reader)
         pages = Pages(checks, self._metrics, self.release).application()
         max_recv = options.max_request_bytes + RECV_OVERHEAD
-        gateway = Gateway(desk, max_recv, self._translation) if options.grpc_gateway else None
+        gateway = Gateway(self.desk, max_recv, self._translation) if options.grpc_gateway else None
         front = Front(pages, gateway, options.browsers)
-        self._http = HttpServer(pages, front)
-        transport.http1(self._http.connect)
-        transport.plain(front)
-        await self._bind(transport, self._http)
-        advertised[:] = options.advertise_client_urls or self.urls
-        self._run(members.run())
-        if options.auto_compaction is not None:
-            self._run(Compactor(replica, writer, members, options.auto_compaction).run())
-        if self._keeper is not None:
-            self._run(self._keeper.run())
+        return HttpServer(pages, front), front
 
     async def _bind(self, transport: Transport, http: HttpServer) -> None:
         tls = self._options.tls

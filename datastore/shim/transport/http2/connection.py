@@ -194,7 +194,6 @@ class Connection(asyncio.Protocol):
             self.http1 = None
         self._abandon_calls()
         self._backlog.clear()
-        # A connection leaves no cycles: most would be found long after (datastore/serving.py).
         self.sender.close()
         self.receiver.close()
 

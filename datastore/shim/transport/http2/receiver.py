@@ -67,7 +67,7 @@ class Receiver:
         self._rest = data[self._cut_frames(data, position) :]
 
     def close(self) -> None:
-        """Let go of the connection, which is gone: nothing more is taken."""
+        """Let go of the connection, which is gone, so that it is no cycle (serving.py)."""
         self.more = False
         del self._connection, self._control
 
