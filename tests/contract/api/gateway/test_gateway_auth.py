@@ -6,18 +6,10 @@ import ssl
 
 import pytest
 
-from tests.contract.api.conftest import SERVERS
 from tests.support.certificates import Authority
 from tests.support.client import Client
 from tests.support.json_client import JsonClient, b64
 from tests.support.running import Listen
-
-
-# That grpc's C core takes nothing but HTTP/2 is said once: test_one_port_speaks_http_too.
-@pytest.fixture(params=[each for each in SERVERS if "grpcio" not in each], scope="session")
-def kind(request):
-    return request.param
-
 
 EMPTY = 400, 3, "etcdserver: user name is empty"
 DENIED = 403, 7, "etcdserver: permission denied"

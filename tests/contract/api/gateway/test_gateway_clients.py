@@ -7,23 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from tests.contract.api.conftest import SERVERS
 from tests.support.json_client import JsonClient, b64
-
-
-# That grpc's C core takes nothing but HTTP/2 is said once: test_one_port_speaks_http_too.
-@pytest.fixture(params=[each for each in SERVERS if "grpcio" not in each], scope="session")
-def kind(request):
-    return request.param
-
-
-@pytest.fixture
-async def web(server):
-    client = JsonClient(f"http://{server.target}")
-    yield client
-    await client.close()
 
 
 async def test_patroni_elects_a_leader_and_follows_the_cluster(web, prefix):

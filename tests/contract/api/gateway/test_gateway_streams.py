@@ -8,22 +8,8 @@ import hashlib
 
 import pytest
 
-from tests.contract.api.conftest import SERVERS
-from tests.support.json_client import JsonClient, b64
+from tests.support.json_client import b64
 from tests.support.queues import queued
-
-
-# That grpc's C core takes nothing but HTTP/2 is said once: test_one_port_speaks_http_too.
-@pytest.fixture(params=[each for each in SERVERS if "grpcio" not in each], scope="session")
-def kind(request):
-    return request.param
-
-
-@pytest.fixture
-async def web(server):
-    client = JsonClient(f"http://{server.target}")
-    yield client
-    await client.close()
 
 
 def create(key, **fields):

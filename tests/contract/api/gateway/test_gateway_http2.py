@@ -10,18 +10,11 @@ import grpc
 import pytest
 
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.contract.api.conftest import SERVERS
 from tests.support import http2_client as h2
 from tests.support.certificates import Authority
 from tests.support.http2_client import DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM
 from tests.support.json_client import b64
 from tests.support.running import Listen
-
-
-# That grpc's C core takes nothing but gRPC is said once: test_one_port_speaks_http_too.
-@pytest.fixture(params=[each for each in SERVERS if "grpcio" not in each], scope="session")
-def kind(request):
-    return request.param
 
 
 class Wire(h2.Client):
