@@ -16,7 +16,7 @@ from datastore.shim.backends.mysql import MysqlBackend
 from datastore.shim.backends.postgresql import PostgresqlBackend
 from datastore.shim.backends.sqlite import SQLiteBackend
 from tests.support.databases import PostgresqlServer, database_on
-from tests.support.mariadb import MYSQL_URL
+from tests.support.mariadb import MYSQL_URL, MariadbServer
 from tests.support.pgbouncer import pgbouncer_before
 from tests.support.quick_disk import quick_directory
 
@@ -232,3 +232,16 @@ def other(shared_place: Place, shared: Backend) -> Iterator[Backend]:
     """Another server's backend beside `shared`."""
     with opened(shared_place) as backend:
         yield backend
+
+
+@pytest.fixture
+def server(servers: Callable[[str], PostgresqlServer]) -> PostgresqlServer:
+    """Give the PostgreSQL of the session; modules that break theirs have one of their own."""
+    return servers("postgresql")
+
+
+@pytest.fixture
+def database(server: PostgresqlServer | MariadbServer) -> Iterator[str]:
+    """Give the name of an empty database on the module's server."""
+    with database_on(server) as name:
+        yield name

@@ -14,7 +14,6 @@ from datastore.dsn import Access, Dsn, Host, to_target
 from datastore.dsn.password import PasswordFile
 from datastore.shim.backends.mysql import MysqlBackend
 from tests.support import batches
-from tests.support.databases import database_on
 from tests.support.mariadb import MariadbServer, running_mariadb
 from tests.support.opening import opened, refusal
 from tests.support.running import free_port
@@ -27,12 +26,6 @@ def server() -> Iterator[MariadbServer]:
         server.execute("CREATE USER limited@'127.0.0.1'")
         server.execute("CREATE USER secretive@'127.0.0.1' IDENTIFIED BY 'wort'")
         yield server
-
-
-@pytest.fixture
-def database(server: MariadbServer) -> Iterator[str]:
-    with database_on(server) as name:
-        yield name
 
 
 def tables(server: MariadbServer, database: str) -> list[str]:

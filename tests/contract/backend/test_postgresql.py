@@ -35,7 +35,7 @@ from datastore.shim.backends.postgresql import PostgresqlBackend
 from datastore.shim.backends.postgresql_hints import to_channel
 from datastore.shim.backends.postgresql_session import LOCK_SECONDS, PostgresqlDriver
 from tests.support import batches
-from tests.support.databases import PostgresqlServer, database_on
+from tests.support.databases import PostgresqlServer
 from tests.support.pgbouncer import pgbouncer_before
 from tests.support.running import eventually
 
@@ -45,17 +45,6 @@ INSERT INTO byre_commit (change, revision, batch, kinds)
 SELECT change, revision, '\\x11111111111111111111111111111111', 0 FROM h
 """
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
-
-
-@pytest.fixture
-def server(servers: Callable[[str], PostgresqlServer]) -> PostgresqlServer:
-    return servers("postgresql")
-
-
-@pytest.fixture
-def database(server: PostgresqlServer) -> Iterator[str]:
-    with database_on(server) as name:
-        yield name
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import psycopg
@@ -20,23 +20,12 @@ from datastore.shim.backends.postgresql_snapshots import (
 from datastore.shim.backends.sql_link import Link
 from datastore.shim.backends.sql_reads import Names
 from datastore.shim.backends.stats import Stats
-from tests.support.databases import PostgresqlServer, database_on
+from tests.support.databases import PostgresqlServer
 from tests.support.running import eventually
 
 MANY_UPDATES = """
 DO $$ BEGIN FOR i IN 1..20000 LOOP UPDATE byre_head SET pruned = pruned; END LOOP; END $$
 """
-
-
-@pytest.fixture
-def server(servers: Callable[[str], PostgresqlServer]) -> PostgresqlServer:
-    return servers("postgresql")
-
-
-@pytest.fixture
-def database(server: PostgresqlServer) -> Iterator[str]:
-    with database_on(server) as name:
-        yield name
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from datastore.dsn.password import PasswordFile
 from datastore.shim.backends.api import Unavailable
 from datastore.shim.backends.postgresql import PostgresqlBackend
 from tests.support import batches
-from tests.support.databases import PostgresqlServer, database_on, running_postgresql
+from tests.support.databases import PostgresqlServer, running_postgresql
 from tests.support.opening import opened, refusal
 from tests.support.pgbouncer import pgbouncer_before
 from tests.support.running import free_port
@@ -33,12 +33,6 @@ def server() -> Iterator[PostgresqlServer]:
         ):
             server.execute(statement)
         yield server
-
-
-@pytest.fixture
-def database(server: PostgresqlServer) -> Iterator[str]:
-    with database_on(server) as name:
-        yield name
 
 
 # -- what is made -------------------------------------------------------------------------------
