@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.databases import PostgresqlServer
 from tests.support.mariadb import MariadbServer
-from tests.support.running import free_port
+from tests.support.running import Server, free_port
 from tests.support.servers import Binaries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,31 +46,13 @@ def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[Mappi
         peers: dict[str, Peer] = {}
         for name, argv in _commands(binaries, data, sources, ports, warm=warm).items():
             (data / name).mkdir(exist_ok=True, mode=0o700)
-            pid = stack.enter_context(_process(argv, ports[name], data / f"{name}.log"))
-            peers[name] = Peer(f"127.0.0.1:{ports[name]}", pid, data / name)
+            address = f"127.0.0.1:{ports[name]}"
+            server = Server(name, argv, address, f"http://{address}", data, cwd=ROOT)
+            stack.callback(server.close)
+            server.start()
+            assert server.process is not None
+            peers[name] = Peer(address, server.process.pid, data / name)
         yield peers
-
-
-@contextmanager
-def _process(argv: Sequence[str], port: int, log: Path) -> Iterator[int]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output, cwd=ROOT)
-    try:
-        _await_port(port, process, log)
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise SystemExit(f"a server does not come up:\n{log.read_text()[-2000:]}")
 
 
 @contextmanager
