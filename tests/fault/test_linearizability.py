@@ -42,6 +42,15 @@ async def working(workload: Workload) -> AsyncIterator[None]:
         stop.set()
 
 
+async def work_over_crashes(workload: Workload, server: Server, times: int) -> None:
+    """Kill and start the server so many times while the clients are busy."""
+    async with working(workload):
+        for _ in range(times):
+            await workload.history.until_completed(300)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+
+
 async def test_concurrent_clients(server: Server, binaries: Binaries, tmp_path: Path) -> None:
     workload = Workload(server.target)
     async with working(workload):
@@ -81,11 +90,7 @@ async def test_pause_kill_and_restart(server: Server, binaries: Binaries, tmp_pa
 async def test_permissions_change(server: Server, binaries: Binaries, tmp_path: Path) -> None:
     await enable_auth(server.target)
     workload = GuardedWorkload(server.target)
-    async with working(workload):
-        for _ in range(2):
-            await workload.history.until_completed(300)
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+    await work_over_crashes(workload, server, 2)
     workload.check(binaries.porcupine_check, tmp_path)
 
 
@@ -96,11 +101,7 @@ async def test_permissions_change_over_many_crashes(
 ) -> None:
     await enable_auth(server.target)
     workload = GuardedWorkload(server.target, clients=12, keys=12, seed=seed)
-    async with working(workload):
-        for _ in range(10):
-            await workload.history.until_completed(300)
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+    await work_over_crashes(workload, server, 10)
     workload.check(binaries.porcupine_check, tmp_path)
 
 
@@ -108,9 +109,5 @@ async def test_permissions_change_over_many_crashes(
 @pytest.mark.parametrize("seed", range(5))
 async def test_many_crashes(seed: int, server: Server, binaries: Binaries, tmp_path: Path) -> None:
     workload = Workload(server.target, clients=12, keys=12, seed=seed)
-    async with working(workload):
-        for _ in range(10):
-            await workload.history.until_completed(300)
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+    await work_over_crashes(workload, server, 10)
     workload.history.check(binaries.porcupine_check, tmp_path)
