@@ -13,6 +13,8 @@ from tests.support.client import Client, Code, Refusal
 from tests.support.running import Server
 
 READ, WRITE, READWRITE = 0, 1, 2
+EVERYTHING = (READWRITE, b"\0", b"\0")
+"""A permission for all keys."""
 QUICK = "--bcrypt-cost=4"
 """The cheapest passwords there are, for servers under test."""
 ROOT = "root"

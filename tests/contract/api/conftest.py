@@ -7,10 +7,11 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.auth import QUICK, Auth, forget_all
+from tests.support.auth import QUICK, Auth, forget_all, logged_in
 from tests.support.client import Client
 from tests.support.divergences import DIVERGENCES, find
 from tests.support.etcd import etcd
@@ -157,3 +158,17 @@ async def high(client: Client) -> bytes:
 def prefix() -> bytes:
     """Give a case keys of its own."""
     return f"{uuid.uuid4().hex}/".encode()
+
+
+@pytest.fixture
+async def as_user(guarded: Server, auth: Auth) -> AsyncIterator[Callable[..., Any]]:
+    """Give what adds a user with permissions, enables auth once, and connects as that user."""
+    async with AsyncExitStack() as stack:
+
+        async def connect(*ranges: tuple[int, bytes, bytes], name: str = "alice") -> Client:
+            await auth.user(name, *ranges)
+            if not auth.client.metadata:
+                auth.client.metadata = (("token", await auth.enable_with_root()),)
+            return await stack.enter_async_context(logged_in(guarded, name))
+
+        yield connect
