@@ -99,9 +99,16 @@ async def one_loop() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def server(kind: str, standing: Callable[[str], Server]) -> Server:
-    """Give the shared server: keys of a case live under `prefix`."""
-    return standing(kind)
+async def server(kind: str, standing: Callable[[str], Server]) -> AsyncIterator[Server]:
+    """Give the shared server: keys of a case live under `prefix`, and its leases end with it.
+
+    A lease that expired later would write in the middle of another case.
+    """
+    shared = standing(kind)
+    yield shared
+    async with Client(shared.target) as connection:
+        for lease in await connection.leases():
+            await connection.revoke(lease)
 
 
 @pytest.fixture
