@@ -31,6 +31,8 @@ _RANGE_NUMBERS = (0x18, 0x20, 0x38, 0x40, 0x48)
 """RangeRequest: limit, revision, serializable, keys_only, count_only, in the order of `Range`."""
 _INT64_STOP = 1 << 63
 """A larger number is a negative one on the wire: left to protobuf."""
+_LENGTH_OCTETS = 5
+"""protobuf refuses a length that takes more, however small it is."""
 
 
 def decode_txn(body: bytes) -> Txn | None:  # noqa: PLR0911 - one walk over the bytes
@@ -149,5 +151,10 @@ def _decode_range(body: bytes, at: int, end: int) -> Range | None:
 
 def _end(body: bytes, at: int) -> tuple[int, int]:
     """Read a length; return where what it measures ends, and where it begins."""
-    size, at = read_varint(body, at)
-    return at + size, at
+    size = body[at]
+    if size < 0x80:
+        return at + 1 + size, at + 1
+    size, begin = read_varint(body, at)
+    if begin - at > _LENGTH_OCTETS:
+        raise IndexError("a length that protobuf refuses")
+    return begin + size, begin
