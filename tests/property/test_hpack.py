@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hpack
-import pytest
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman
@@ -11,12 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastore.shim.transport.http2 import huffman
-from datastore.shim.transport.http2.hpack import Decoder, Field, HpackError, encode_headers
-
-MAX_TABLE, MAX_LIST = 4096, 16384
-
-STRICTER = ("an integer is cut off or takes more", "a table size update behind a field, or too")
-"""What we refuse and `hpack` takes: integers of six octets and more, three size updates."""
+from datastore.shim.transport.http2.hpack import Decoder, Field, encode_headers
+from tests.support.hpack_pair import MAX_LIST, MAX_TABLE, compare, theirs
 
 names = st.one_of(
     st.sampled_from((b":path", b":status", b"grpc-timeout", b"content-type", b"x-bin")),
@@ -24,13 +19,6 @@ names = st.one_of(
 )
 values = st.one_of(st.sampled_from((b"/", b"200", b"trailers", b"99u")), st.binary(max_size=300))
 headers = st.lists(st.tuples(names, values), max_size=8)
-
-
-def theirs(decoder: hpack.Decoder, block: bytes) -> list[Field] | None:
-    try:
-        return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]
-    except (hpack.HPACKError, IndexError):
-        return None
 
 
 @given(st.lists(st.tuples(headers, st.booleans(), st.sampled_from((None, 0, 70, 4096)))))
@@ -102,23 +90,7 @@ def blocks(draw: st.DrawFn) -> bytes:
 
 @given(st.lists(st.one_of(blocks(), st.binary(max_size=60)), max_size=6))
 def test_any_blocks_mean_the_same_or_are_refused_by_both(sequence: list[bytes]):
-    ours, other = Decoder(MAX_TABLE, MAX_LIST), hpack.Decoder(MAX_LIST)
-    other.max_allowed_table_size = MAX_TABLE
-    for block in sequence:
-        expected = theirs(other, block)
-        if expected is None:
-            with pytest.raises(HpackError):
-                ours.decode(block)
-            return
-        try:
-            decoded = ours.decode(block)
-        except HpackError as error:
-            if not str(error).startswith(STRICTER):
-                raise
-            return
-        assert decoded == expected
-        table = [*other.header_table.dynamic_entries]
-        assert ours._table[62:] == [(bytes(name), bytes(value)) for name, value in table]
+    compare(sequence)
 
 
 @given(st.binary(max_size=200))
