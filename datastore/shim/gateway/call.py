@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from datastore.shim.transport.api import Peer, RpcError
+from datastore.shim.transport.api import Answer, Peer, RpcError, exchange
 from datastore.shim.transport.http2 import timeout
 
 HIGH_WATER: Final = 1 << 20
@@ -72,6 +72,9 @@ class GatewayCall:
 
     async def drained(self) -> None:
         await self._drained.wait()
+
+    async def exchange(self, answer: Answer) -> bytes | None:
+        return await exchange(self, answer)
 
     def trailer(self, key: str, value: str | bytes) -> None:
         """Drop it: nobody reads a trailer of HTTP/1.1."""

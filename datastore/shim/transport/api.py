@@ -96,8 +96,30 @@ class Call(Protocol):
     async def drained(self) -> None:
         """Wait while more than the high-water mark waits on this stream."""
 
+    async def exchange(self, answer: Answer) -> bytes | None:
+        """Answer each message, where it can be in the turn of the loop that it comes in.
+
+        Returns:
+            The first message that `answer` has no answer to, which it may have been asked for
+            twice; None when the client has half-closed.
+        """
+
     def trailer(self, key: str, value: str | bytes) -> None:
         """Add a trailer to the answer."""
+
+
+Answer = Callable[[bytes], "bytes | None"]
+"""Answers a message at once, or not at all: then nothing was done. It must not raise."""
+
+
+async def exchange(call: Call, answer: Answer) -> bytes | None:
+    """Do what `Call.exchange` says by receiving and sending."""
+    while (message := await call.recv()) is not None:
+        reply = answer(message)
+        if reply is None:
+            return message
+        await call.send(reply)
+    return None
 
 
 class Later:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import grpc
 
-from datastore.shim.transport.api import Code, Peer, RpcError
+from datastore.shim.transport.api import Answer, Code, Peer, RpcError, exchange
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,9 @@ class GrpcioCall:
 
     async def drained(self) -> None:
         """Return at once: a unary call queues nothing."""
+
+    async def exchange(self, answer: Answer) -> bytes | None:
+        return await exchange(self, answer)
 
     def trailer(self, key: str, value: str | bytes) -> None:
         self._trailers.append((key, value))

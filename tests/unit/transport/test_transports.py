@@ -33,6 +33,7 @@ from datastore.shim.transport.http2.server import Http2Transport
 ECHO, LATER, FAIL, BUG, SLOW = "/t.T/Echo", "/t.T/Later", "/t.T/Fail", "/t.T/Bug", "/t.T/Slow"
 BATCH = "/t.T/Batch"
 MIRROR, FLOOD, WAIT, WHO = "/t.T/Mirror", "/t.T/Flood", "/t.T/Wait", "/t.T/Who"
+EXCHANGE = "/t.T/Exchange"
 TEXT = "etcdserver: mvcc: required revision has been compacted % é"
 
 
@@ -53,6 +54,7 @@ class Handlers:
         transport.unary(SLOW, self.slow)
         transport.unary(WHO, self.who)
         transport.stream(MIRROR, self.mirror)
+        transport.stream(EXCHANGE, self.exchange)
         transport.stream(FLOOD, self.flood)
         transport.stream(WAIT, self.wait)
 
@@ -94,6 +96,14 @@ class Handlers:
     async def mirror(self, call: Call) -> None:
         while (message := await call.recv()) is not None:
             call.send_nowait(message)
+        await call.send(b"half-closed")
+
+    async def exchange(self, call: Call) -> None:
+        """Answer by a plain function, and itself what that does not."""
+        while (asked := await call.exchange({b"1": b"one"}.get)) is not None:
+            if asked == b"3":
+                raise RpcError(Code.OUT_OF_RANGE, TEXT)
+            await call.send(asked * 2)
         await call.send(b"half-closed")
 
     async def flood(self, call: Call) -> None:
@@ -203,6 +213,23 @@ async def test_a_stream_works_both_ways_and_after_a_half_close(serving) -> None:
         await call.done_writing()
         assert await call.read() == b"half-closed"
         assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_messages_are_answered_one_by_one_and_in_order(serving) -> None:
+    async with serving() as (target, _, _), grpc.aio.insecure_channel(target) as channel:
+        call = channel.stream_stream(EXCHANGE)()
+        for message, answer in ((b"1", b"one"), (b"2", b"22"), (b"1", b"one")):
+            await call.write(message)
+            assert await call.read() == answer
+        await call.done_writing()
+        assert await call.read() == b"half-closed"
+        assert await call.code() is grpc.StatusCode.OK
+        call = channel.stream_stream(EXCHANGE)()
+        await call.write(b"1")
+        await call.write(b"3")
+        assert await call.read() == b"one"
+        assert await call.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert await call.details() == TEXT
 
 
 async def test_pending_bytes_tell_of_a_reader_that_does_not_read(serving) -> None:

@@ -51,6 +51,18 @@ class Assembler:
         """Whether no message is under way."""
         return not self.held
 
+    def whole(self, chunk: bytes) -> bytes | None:
+        """Return the message that `chunk` is; None if it is anything else, for `feed`. Hot."""
+        size = len(chunk) - PREFIX_SIZE
+        if (
+            self.held
+            or not 0 <= size <= self._limit
+            or chunk[0]
+            or int.from_bytes(chunk[1:PREFIX_SIZE], "big") != size
+        ):
+            return None
+        return chunk[PREFIX_SIZE:]
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the messages that `chunk` completes.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from datastore.shim.transport.api import RpcError
+from datastore.shim.transport.api import Answer, RpcError, exchange
 from datastore.shim.transport.http2 import frames, messages
 from datastore.shim.transport.http2.call import Rpc
 from datastore.shim.transport.http2.flow import STREAM_HIGH
@@ -19,13 +19,14 @@ _MESSAGE_OVERHEAD: Final = 64
 class StreamCall(Rpc):
     """A task that receives and sends; the client is let send more as messages are taken."""
 
-    __slots__ = ("_fault", "_messages", "_uncredited", "_unread", "_waiter")
+    __slots__ = ("_answer", "_fault", "_messages", "_uncredited", "_unread", "_waiter")
 
     def start(self) -> None:
         """Run the handler."""
         self._messages: deque[bytes] = deque()
         self._fault: RpcError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._answer: Answer | None = None
         # Bytes that wait for the handler, and those consumed of which the client was not told.
         self._unread = 0
         self._uncredited = 0
@@ -65,6 +66,13 @@ class StreamCall(Rpc):
             self._credit()
         return message
 
+    async def exchange(self, answer: Answer) -> bytes | None:
+        self._answer = answer
+        try:
+            return await exchange(self, answer)
+        finally:
+            self._answer = None
+
     def send_nowait(self, message: bytes) -> int:
         """Queue a message and return the bytes that wait on this stream. Hot."""
         if self.done:
@@ -94,6 +102,8 @@ class StreamCall(Rpc):
             RpcError: the connection has too much under way.
         """
         assert self.inbox is not None
+        if self._answer is not None and self._answer_now(data):
+            return
         self._unread += len(data)
         if self._unread + self._uncredited > self.connection.shared.stream_window:
             text = "stream window exceeded"
@@ -111,6 +121,20 @@ class StreamCall(Rpc):
             self.hold(len(found) * _MESSAGE_OVERHEAD)
             self._messages.extend(found)
         self._wake()
+
+    def _answer_now(self, data: bytes) -> bool:
+        """Answer a message for the task, if that waits for one; return whether it is done. Hot."""
+        assert self.inbox is not None
+        assert self._answer is not None
+        waiter, flow = self._waiter, self.flow
+        if waiter is None or waiter.done() or (flow is not None and flow.pending > STREAM_HIGH):
+            return False
+        message = self.inbox.whole(data)
+        if message is None or (answer := self._answer(message)) is None:
+            return False
+        self.send_nowait(answer)
+        self._take_off(len(data))
+        return True
 
     def half_close(self) -> None:
         """Take note that nothing more comes."""
@@ -133,7 +157,11 @@ class StreamCall(Rpc):
         self.hold(partial - self.held)
         freed = self._unread - partial
         self._unread = partial
-        self._uncredited += freed
+        self._take_off(freed)
+
+    def _take_off(self, size: int) -> None:
+        """Take note that bytes are consumed, and tell the client in time."""
+        self._uncredited += size
         if self._uncredited * 4 >= self.connection.shared.stream_window and not self.remote_closed:
             self.connection.sender.control(frames.window_update(self.stream_id, self._uncredited))
             self._uncredited = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Awaitable, Coroutine
 
-from datastore.shim.transport.api import Code, Later, RpcError
+from datastore.shim.transport.api import Answer, Code, Later, RpcError, exchange
 from datastore.shim.transport.http2 import frames, messages, status
 from datastore.shim.transport.http2.call import Rpc
 
@@ -26,6 +26,9 @@ class UnaryCall(Rpc):
 
     async def drained(self) -> None:
         """Return at once: a unary call queues nothing."""
+
+    async def exchange(self, answer: Answer) -> bytes | None:
+        return await exchange(self, answer)
 
     def receive(self) -> None:
         """Collect the request, which does not come in one piece."""
