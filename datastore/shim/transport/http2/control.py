@@ -122,12 +122,18 @@ class Control:
         if not stream_id:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "PRIORITY without a stream")
         if len(payload) != 5:
-            raise StreamFault(stream_id, frames.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes")
+            raise self._fault(stream_id, frames.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes")
         if frames.word(payload) & _MASK == stream_id:
-            raise StreamFault(stream_id, frames.PROTOCOL_ERROR, "stream depends on itself")
+            raise self._fault(stream_id, frames.PROTOCOL_ERROR, "stream depends on itself")
 
     def _take_push(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
         raise ConnectionFault(frames.PROTOCOL_ERROR, "a client does not push")
+
+    def _fault(self, stream_id: int, code: int, text: str) -> StreamFault | ConnectionFault:
+        """Return the fault of a stream: what is not open must not be reset (RFC 9113 6.4)."""
+        if stream_id in self._connection.calls:
+            return StreamFault(stream_id, code, text)
+        return ConnectionFault(code, text)
 
     def _check_not_idle(self, stream_id: int, what: str) -> None:
         if stream_id > self._connection.last_id or not stream_id & 1:

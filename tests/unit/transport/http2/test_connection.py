@@ -434,3 +434,18 @@ async def test_without_it_another_language_is_refused(handlers: Handlers) -> Non
     pair.heard()
     pair.say(b"GET / HTTP/1.1\r\n")
     assert kinds(pair.heard()) == [frames.GOAWAY]
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0\0\0\1\0"], ids=["too short", "of itself"])
+async def test_a_priority_that_is_wrong_resets_no_stream_that_is_not_open(
+    pair: Pair, payload: bytes
+) -> None:
+    wrong = frames.head(len(payload), frames.PRIORITY, 0, 1) + payload
+    pair.say(wrong)
+    assert kinds(pair.heard()) == [frames.GOAWAY]
+
+
+async def test_a_priority_that_is_wrong_resets_its_stream(pair: Pair) -> None:
+    stream = pair.call(LATER, b"")
+    pair.say(frames.head(0, frames.PRIORITY, 0, stream))
+    assert pair.heard() == [(frames.RST_STREAM, 0, stream, b"\0\0\0\6")]
