@@ -2,8 +2,9 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+FUZZ_SECONDS ?= 300
 .DEFAULT_GOAL := help
-.PHONY: help run test soak support-table lint types proto proto-check servers databases docker kube clean
+.PHONY: help run test soak fuzz support-table lint types proto proto-check servers databases docker kube clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,6 +17,11 @@ test: lint types proto-check servers databases docker kube ## everything a commi
 
 soak: servers databases docker kube ## what takes too long for every commit
 	HYPOTHESIS_PROFILE=soak $(PYTEST) -n 2 --dist loadgroup -m soak --timeout 3600
+
+fuzz: .venv/fuzz ## fuzz what parses octets of clients, guided by coverage, FUZZ_SECONDS each
+	for target in frames hpack shapes; do \
+		$(PY) -m tests.fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) || exit; \
+	done
 
 support-table: servers databases ## run contract/api and write SUPPORT.md from its results
 	@mkdir -p build && rm -f build/support.*
@@ -60,3 +66,6 @@ clean: ## remove what the other targets left in the checkout
 
 .venv/dev: .venv/byre
 	$(PY) -m pip install -q --group dev && touch $@
+
+.venv/fuzz: .venv/dev
+	$(PY) -m pip install -q --group fuzz && touch $@

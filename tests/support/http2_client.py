@@ -74,6 +74,20 @@ class Answer(NamedTuple):
         return self.body[5 : 5 + size]
 
 
+def check_order(received: list[Frame]) -> None:
+    """Check that the server keeps to the order of frames of RFC 9113 section 5.1 itself."""
+    begun: set[int] = set()
+    ended: set[int] = set()
+    for one in received:
+        if one.kind in {DATA, HEADERS}:
+            assert one.stream % 2, one
+            assert one.stream not in ended, one
+            assert one.kind == HEADERS or one.stream in begun, one
+            begun.add(one.stream)
+        if one.ends or one.kind == RST_STREAM:
+            ended.add(one.stream)
+
+
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
     """Return a frame."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload

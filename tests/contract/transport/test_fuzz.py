@@ -32,6 +32,7 @@ from tests.support.http2_client import (
     Client,
     Closed,
     Frame,
+    check_order,
     frame,
     message,
     number,
@@ -230,20 +231,6 @@ def until_quiet(client: Client) -> Iterator[Frame]:
             yield received
             if received.kind == PING and received.payload == last:
                 return
-
-
-def check_order(received: list[Frame]) -> None:
-    """Check that the server keeps to the order of frames of RFC 9113 section 5.1 itself."""
-    begun: set[int] = set()
-    ended: set[int] = set()
-    for one in received:
-        if one.kind in {DATA, HEADERS}:
-            assert one.stream % 2, one
-            assert one.stream not in ended, one
-            assert one.kind == HEADERS or one.stream in begun, one
-            begun.add(one.stream)
-        if one.ends or one.kind == RST_STREAM:
-            ended.add(one.stream)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,272 @@
+"""What a client may say on a connection of HTTP/2, to a server without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import hpack
+
+from datastore.shim.transport.api import Call
+from datastore.shim.transport.http2.server import Http2Transport
+from tests.support.echo import SERVICE, Echo, number
+from tests.support.http2_client import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Frame,
+    check_order,
+    frame,
+    message,
+    request_fields,
+    settings,
+)
+from tests.support.http2_wire import Wire
+from tests.support.simulation import simulate
+
+METHODS = ("Echo", "Soon", "Later", "Metadata", "Status", "Size", "Mirror", "Sum", "Count", "Wait",
+           "Early", "Break", "Ignore", "Hang", "Nothing")  # fmt: skip
+TIMEOUTS = ("", "1S", "0n", "5m", "x")
+HEAD = 9
+FIRST_WINDOW, LARGEST_FRAME, LARGEST_ID = 65_535, 16_384, 2**31 - 1
+INITIAL_WINDOW = INITIAL_WINDOW_SIZE.to_bytes(2)
+TURNS = 30
+"""Of the loop, after which all is done that can be."""
+FRAME, CALL, RAW, CUT, TURN, WAIT, PAUSE, DRAIN = range(8)
+"""The steps of a conversation, the first octet of each."""
+
+
+class Faults(logging.Handler):
+    """Keeps what is logged that nobody should have to read."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(self.format(record))
+
+
+class Bounded(Echo):
+    """Answers with no more than fits into the fuzzer's memory."""
+
+    def size(self, call: Call, body: bytes) -> bytes:
+        return bytes(number(body[:6]))
+
+    async def count(self, call: Call) -> None:
+        for _ in range(number((await call.recv() or b"")[:2])):
+            await call.send(bytes(9_000))
+
+
+async def page(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    """Give a request's body back."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+    while (part := await receive()).get("more_body"):
+        await send({"type": "http.response.body", "body": part["body"], "more_body": True})
+    await send({"type": "http.response.body", "body": part.get("body", b"")})
+
+
+class Conversation:
+    """A connection, and a client that follows a script of octets."""
+
+    def __init__(self, script: bytes) -> None:
+        self._script = iter(script)
+        self._encoder = hpack.Encoder()
+        self._next = 1
+        self._buffer = PREFACE + settings()
+        self._said = b""
+        self.wire = Wire()
+        self.transport = Http2Transport()
+        Bounded(self.transport)
+        self.transport.plain(page)
+        for name in ("Bug", "Fresh", "Stubborn"):
+            self._forget(SERVICE + name)
+        self.transport._sweeper.start()
+        self.connection = self.transport._connect()
+        self.connection.connection_made(self.wire)  # type: ignore[arg-type] # all that is used
+
+    def _forget(self, path: str) -> None:
+        methods = self.transport._methods
+        methods.unary.pop(path, None)
+        methods.stream.pop(path, None)
+
+    async def run(self) -> None:
+        """Say what the script tells, and see that nothing is left and no rule was broken."""
+        steps: dict[int, Callable[[], object]] = {
+            FRAME: self._frame,
+            CALL: self._call,
+            RAW: lambda: self._say(self._octets()),
+            CUT: lambda: self._deliver(keep=self._octet()),
+            PAUSE: self.connection.pause_writing,
+            DRAIN: self.connection.announce_end,
+        }
+        for step in self._script:
+            if step in {TURN, WAIT}:
+                self._deliver()
+                await asyncio.sleep(0 if step == TURN else self._octet() / 4)
+                if self.connection.sender.paused:
+                    self.connection.resume_writing()
+            elif step in steps:
+                steps[step]()
+        await self._end()
+
+    def _octet(self) -> int:
+        return next(self._script, 0)
+
+    def _octets(self) -> bytes:
+        return bytes(islice(self._script, self._octet()))
+
+    def _say(self, data: bytes) -> None:
+        self._buffer += data
+
+    def _deliver(self, keep: int = 0) -> None:
+        """Hand over what has been said, but for some last octets, as asyncio would."""
+        cut = max(0, len(self._buffer) - keep)
+        if cut and self.wire.reading and not self.wire.closed:
+            data, self._buffer = self._buffer[:cut], self._buffer[cut:]
+            self._said += data
+            self.connection.data_received(data)
+
+    def _frame(self) -> None:
+        kind, flags, stream = self._octet(), self._octet(), self._octet()
+        # The largest ids are worth trying, too.
+        stream = stream if stream < 250 else LARGEST_ID - 255 + stream
+        self._say(frame(kind, flags, stream, self._octets()))
+
+    def _call(self) -> None:
+        method, how = METHODS[self._octet() % len(METHODS)], self._octet()
+        fields = request_fields(method)
+        if timeout := TIMEOUTS[how % len(TIMEOUTS)]:
+            fields.append(("grpc-timeout", timeout))
+        block = bytes(self._encoder.encode(fields))
+        body = message(self._octets())
+        self._say(frame(HEADERS, END_HEADERS, self._next, block))
+        self._say(frame(DATA, 0 if how & 0x80 else END_STREAM, self._next, body))
+        self._next += 2
+
+    async def _settle(self) -> None:
+        for _ in range(TURNS):
+            self._deliver()
+            await asyncio.sleep(0)
+
+    async def _end(self) -> None:
+        await self._settle()
+        if self.connection.sender.paused:
+            self.connection.resume_writing()
+        is_whole = not self._buffer and not self.wire.closed and cut(self._said)[1]
+        self._say(frame(PING, payload=b"the last"))
+        await self._settle()
+        heard = [Frame(*one) for one in self.wire.take()]
+        assert not is_whole or any(one.kind in {PING, GOAWAY} for one in heard)
+        check_order(heard)
+        check_blocks(heard)
+        check_windows(cut(self._said)[0], heard)
+        self.connection.connection_lost(None)
+        await self.transport.drain(0)
+        self._check_nothing_left()
+
+    def _check_nothing_left(self) -> None:
+        shared, stats = self.transport._shared, self.transport.stats()
+        assert not stats["connections"], stats
+        assert not stats["streams"], stats
+        assert not stats["pending"], stats
+        assert not shared.ledger.held
+        assert not shared.tasks
+        assert not self.connection.running
+
+
+def cut(said: bytes) -> tuple[list[Frame], bool]:
+    """Return the whole frames behind the preface, and whether nothing is left."""
+    found, at = [], len(PREFACE)
+    while len(said) - at >= HEAD:
+        end = at + HEAD + int.from_bytes(said[at : at + 3])
+        if end > len(said):
+            break
+        stream = int.from_bytes(said[at + 5 : at + HEAD]) & LARGEST_ID
+        found.append(Frame(said[at + 3], said[at + 4], stream, said[at + HEAD : end]))
+        at = end
+    return found, at == len(said)
+
+
+def check_blocks(heard: Sequence[Frame]) -> None:
+    """Fail unless the server's frames have the usual size, and its header blocks a meaning."""
+    decoder = hpack.Decoder()
+    for one in heard:
+        assert len(one.payload) <= LARGEST_FRAME
+        if one.kind == HEADERS:
+            decoder.decode(one.payload, raw=True)
+
+
+def check_windows(said: Sequence[Frame], heard: Sequence[Frame]) -> None:
+    """Fail if the server has sent more than the client's windows can ever have allowed."""
+    first = FIRST_WINDOW
+    opened: Counter[int] = Counter({0: FIRST_WINDOW})
+    for one in said:
+        if one.kind == WINDOW_UPDATE:
+            opened[one.stream] += one.number
+        elif one.kind == SETTINGS:
+            pairs = (one.payload[at : at + 6] for at in range(0, len(one.payload) - 5, 6))
+            sizes = [int.from_bytes(pair[2:]) for pair in pairs if pair[:2] == INITIAL_WINDOW]
+            first = max(first, *sizes, 0)
+    sent: Counter[int] = Counter()
+    for one in heard:
+        if one.kind == DATA:
+            sent.update({0: len(one.payload), one.stream: len(one.payload)})
+    assert sent[0] <= opened[0]
+    assert all(sent[stream] <= first + opened[stream] for stream in sent)
+
+
+def _call(method: str, body: bytes, how: int = 0) -> bytes:
+    return bytes([CALL, METHODS.index(method), how, len(body)]) + body
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return bytes([FRAME, kind, flags, stream, len(payload)]) + payload
+
+
+_TURN, _OPEN = bytes([TURN]), 0x80
+SEEDS = [
+    b"".join(_call(method, b"7") for method in METHODS) + _TURN * 9,
+    b"".join(_call(method, b"300000", _OPEN) + _TURN for method in ("Size", "Mirror", "Sum")),
+    _call("Size", b"900000") + _frame(WINDOW_UPDATE, 0, 0, b"\0\x10\0\0")
+    + _frame(WINDOW_UPDATE, 0, 1, b"\0\x10\0\0") + _TURN,
+    _call("Count", b"20") + _TURN * 3 + _frame(SETTINGS, 0, 0, b"\0\4\0\1\0\0") + _TURN,
+    _call("Wait", b"a") + _TURN * 3 + _frame(RST_STREAM, 0, 1, b"\0\0\0\x08") + _TURN,
+    _call("Hang", b"a", 1) + _call("Later", b"a") + bytes([WAIT, 20, DRAIN, TURN, WAIT, 9]),
+    _call("Mirror", b"a", _OPEN) + _frame(DATA, 8, 1, b"\3\0\0\0\0\1aaaa") + _TURN
+    + _frame(HEADERS, 5, 1, b"\0\1a\1b") + _TURN,
+    _frame(HEADERS, 1, 1, b"\x83\x86") + _frame(CONTINUATION, 4, 1, b"\x84") + _TURN,
+    _frame(HEADERS, 0x25, 1, b"\0\0\0\0\x10\x83\x86\x84") + bytes([CUT, 3, TURN, PAUSE]),
+    _frame(PING, 0, 0, b"12345678") + _frame(GOAWAY, 0, 0, bytes(8)) + bytes([RAW, 2, 0, 0]),
+    _frame(PRIORITY, 0, 1, b"\0\0\0\0\x10") + _frame(PUSH_PROMISE, 4, 1, bytes(4)),
+]  # fmt: skip
+
+
+def attempt(data: bytes) -> None:
+    """Have one conversation."""
+    faults, log = Faults(), logging.getLogger()
+
+    async def run() -> None:
+        await Conversation(data).run()
+
+    log.addHandler(faults)
+    try:
+        simulate(run)
+    finally:
+        log.removeHandler(faults)
+    assert not faults.found, faults.found
