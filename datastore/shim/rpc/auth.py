@@ -23,7 +23,7 @@ from datastore.shim.errors import (
     UserNotFound,
 )
 from datastore.shim.mvcc import auth_ops as ops
-from datastore.shim.mvcc.auth import ROOT, Access, Auth, Permission
+from datastore.shim.mvcc.auth import ROOT, Access, Auth, Identity, Permission
 from datastore.shim.replica import Replica
 from datastore.shim.rpc.kv import REQUEST_SECONDS
 from datastore.shim.rpc.service import Desk
@@ -84,9 +84,12 @@ class AuthService:
         async def serve(call: Call, body: bytes) -> bytes:
             decoded = decode(body)
             write = await decoded if isinstance(decoded, Awaitable) else decoded
-            caller = await self._guard.identify(call)
+            # Nobody asks later as of which state the caller was root.
+            await self._replica.read_index()
             deadline = self._now() + REQUEST_SECONDS
-            result = await self._writer.write(write, caller, len(body), deadline)
+            result = await self._guard.act(
+                call, lambda caller: self._writer.write(write, caller, len(body), deadline)
+            )
             return self._headers.at(result.revision)
 
         return serve
@@ -108,8 +111,7 @@ class AuthService:
 
     async def status(self, call: Call, body: bytes) -> bytes:
         """Tell whether auth is on; anybody may know."""
-        await self._guard.identify(call)
-        auth = await self._latest()
+        _, auth = await self._asked(call)
         return self._answer(
             pb.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision)
         )
@@ -142,8 +144,7 @@ class AuthService:
     async def user_get(self, call: Call, body: bytes) -> bytes:
         """List the roles of a user: of others only for root."""
         name = pb.AuthUserGetRequest.FromString(body).name
-        who = await self._guard.identify(call)
-        auth = await self._latest()
+        who, auth = await self._asked(call)
         if name != who.name:
             auth.check_admin(who)
         if name not in auth.users:
@@ -158,8 +159,7 @@ class AuthService:
     async def role_get(self, call: Call, body: bytes) -> bytes:
         """List the permissions of a role: of one that the caller has not, only for root."""
         name = pb.AuthRoleGetRequest.FromString(body).role
-        who = await self._guard.identify(call)
-        auth = await self._latest()
+        who, auth = await self._asked(call)
         user = auth.users.get(who.name)
         if user is None or name not in user.roles:
             auth.check_admin(who)
@@ -177,9 +177,14 @@ class AuthService:
         await self._replica.read_index()
         return self._replica.store.auth
 
-    async def _latest_for_admin(self, call: Call) -> Auth:
+    async def _asked(self, call: Call) -> tuple[Identity, Auth]:
+        """Return who calls, and the latest state, which says so."""
+        await self._replica.read_index()
         who = await self._guard.identify(call)
-        auth = await self._latest()
+        return who, self._replica.store.auth
+
+    async def _latest_for_admin(self, call: Call) -> Auth:
+        who, auth = await self._asked(call)
         auth.check_admin(who)
         return auth
 

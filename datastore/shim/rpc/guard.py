@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from datastore.shim.auth.tokens import Tokens
-from datastore.shim.errors import AuthOldRevision, InvalidAuthToken
+from datastore.shim.errors import AuthOldRevision, InvalidAuthToken, UserEmpty
 from datastore.shim.mvcc.auth import ANONYMOUS, Auth, Identity
 from datastore.shim.replica import Replica
 from datastore.shim.transport.api import Call
@@ -60,13 +60,16 @@ class Guard:
             return ANONYMOUS
         token = _find_token(call)
         if token is None:
-            return self._read_certificate(call)
-        if self._tokens.position(token) > self._replica.position.change:
-            # Another server issued it, and knows of changes of auth that this one has still to
-            # hear of. etcd waits for the index in the token, too.
-            await self._replica.read_index()
-            if not self.enabled:
-                return ANONYMOUS
+            return await self._read_certificate(call)
+        if self._tokens.position(token) <= self._replica.position.change and (
+            found := self._tokens.find(self._auth, token)
+        ):
+            return found
+        # Another server issued it, or has switched auth off, and this one has still to hear of
+        # that. etcd waits for the index in the token, too.
+        await self._replica.read_index()
+        if not self.enabled:
+            return ANONYMOUS
         found = self._tokens.find(self._auth, token)
         if found is None:
             raise InvalidAuthToken
@@ -75,13 +78,14 @@ class Guard:
     async def act(self, call: Call, write: Callable[[Identity], Awaitable[T]]) -> T:
         """Let `write` be done on behalf of whoever calls, and return what it returns.
 
-        What another server has changed since this one looked is no reason to send the client
-        away: such a write has changed nothing, and is tried once more by who calls now.
+        What another server has changed since this one looked, auth having been off included, is no
+        reason to send the client away: such a write has changed nothing, and is tried once more
+        by who calls now.
         """
         who = await self.identify(call)
         try:
             return await write(who)
-        except AuthOldRevision:
+        except (AuthOldRevision, UserEmpty):
             now = await self.identify(call)
             if now == who:
                 raise
@@ -107,10 +111,12 @@ class Guard:
             who = await self.identify(call)
             self._auth.check_admin(who)
 
-    def _read_certificate(self, call: Call) -> Identity:
+    async def _read_certificate(self, call: Call) -> Identity:
         name = call.peer.common_name if self.trust_certificates else None
         # What calls through the gateway has the gateway's connection.
         if name is None or _GATEWAY in call.metadata:
+            # Nobody is refused, unless another server has switched auth off.
+            await self._replica.read_index()
             return ANONYMOUS
         return Identity(name, self._auth.revision)
 

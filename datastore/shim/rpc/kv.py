@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from datastore.etcdpb import rpc_pb2 as pb
-from datastore.shim.errors import RequestTooLarge, ShimError
+from datastore.shim.errors import RequestTooLarge, ShimError, UserEmpty
 from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.auth import ANONYMOUS
 from datastore.shim.mvcc.check import check, check_overlaps
@@ -110,7 +110,7 @@ class KvService:
         size = len(body)
         if self._quota.is_near(size) or self._guard.enabled:
             return self._write_checked(call, op, size)
-        return self._write(op, size)
+        return self._write(call, op, size)
 
     def delete_range(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
         """Delete a range of keys. Hot."""
@@ -119,7 +119,7 @@ class KvService:
         check(op)
         if self._guard.enabled:
             return self._write_checked(call, op, len(body))
-        return self._write(op, len(body))
+        return self._write(call, op, len(body))
 
     def txn(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
         """Run a transaction; one that only reads is a read. Hot."""
@@ -133,7 +133,7 @@ class KvService:
         size = len(body)
         if self._quota.is_near(size) or self._guard.enabled:
             return self._write_checked(call, op, size)
-        return self._write(op, size)
+        return self._write(call, op, size)
 
     async def compact(self, call: Call, body: bytes) -> bytes:
         """Compact; with `physical`, answer when the old revisions have left the database."""
@@ -158,22 +158,40 @@ class KvService:
         )
         return self._encode(result)
 
-    def _write(self, op: ops.Write, size: int) -> Later:
+    def _write(self, call: Call, op: ops.Write, size: int) -> Later:
         """Queue a write, to be answered when its batch is durable: no task, no future. Hot.
 
-        It is nobody's: should auth be on by then, it is refused.
+        It is nobody's: should auth be on by then, it is not done, and who calls is asked then.
         """
         later = Later()
 
         def take(result: ops.Result | None, error: ShimError | None) -> None:
             if result is not None:
                 later.answer(self._encode(result))
+            elif isinstance(error, UserEmpty):
+                self._write_later(later, self._write_checked(call, op, size))
             elif error is not None:
                 later.refuse(to_refusal(error))
 
         pending = self._writer.submit(op, ANONYMOUS, size, take, self._now() + REQUEST_SECONDS)
         later.on_abandon = pending.abandon
         return later
+
+    def _write_later(self, later: Later, write: Coroutine[Any, Any, bytes]) -> None:
+        """Answer with what becomes of a second attempt."""
+
+        def take(done: asyncio.Task[bytes]) -> None:
+            if done.cancelled():
+                return
+            error = done.exception()
+            if error is None:
+                later.answer(done.result())
+            elif isinstance(error, Exception):
+                later.refuse(to_refusal(error))
+
+        task = asyncio.create_task(write)
+        later.on_abandon = task.cancel
+        task.add_done_callback(take)
 
     def _encode(self, result: ops.Result) -> bytes:
         """Return the answer to what a client wrote. Hot."""
