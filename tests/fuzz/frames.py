@@ -262,6 +262,7 @@ def attempt(data: bytes) -> None:
     faults, log = Faults(), logging.getLogger()
 
     async def run() -> None:
+        await asyncio.sleep(1)  # at 0.0 a call has not been opened
         await Conversation(data).run()
 
     log.addHandler(faults)
