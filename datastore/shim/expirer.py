@@ -36,6 +36,7 @@ class Expirer:
     def __init__(self, replica: Replica, writer: Writer) -> None:
         self._replica = replica
         self._writer = writer
+        self._now = asyncio.get_running_loop().time
         self._last = float("-inf")
         self._renewals: dict[int, asyncio.Future[bool]] = {}
         self._renewing: asyncio.Task[None] | None = None
@@ -74,7 +75,7 @@ class Expirer:
 
     def renew(self, lease: int) -> int:
         """As `keep_alive`, at once, where this server is alone. Hot."""
-        now = _now()
+        now = self._now()
         leases = self._replica.store.leases
         if now - self._last > GAP_SECONDS:
             leases.promote(now)
@@ -85,7 +86,7 @@ class Expirer:
         """Return the whole seconds that a lease has left, None where there is no such lease."""
         replica = self._replica
         if not replica.shared:
-            left = replica.store.leases.remaining(lease, _now())
+            left = replica.store.leases.remaining(lease, self._now())
             return None if left is None else max(0, int(left))
         await replica.read_index()
         for stored in await replica.lanes.upkeep(replica.backend.leases):
@@ -105,7 +106,7 @@ class Expirer:
             # Another server, or the client, may have been first.
             if isinstance(outcome, BaseException) and not isinstance(outcome, LeaseNotFound):
                 raise outcome
-        self._last = _now()
+        self._last = self._now()
 
     def _health_changed(self) -> None:
         if self._replica.health.state is State.AWAY:
@@ -115,18 +116,18 @@ class Expirer:
         replica = self._replica
         if replica.shared:
             return list(await replica.lanes.upkeep(replica.backend.expire, PER_TICK))
-        return list(replica.store.leases.overdue(_now(), PER_TICK))
+        return list(replica.store.leases.overdue(self._now(), PER_TICK))
 
     async def _promote_after_gap(self) -> None:
         """Give every lease a full TTL, if the expirer has not run for a while."""
-        if _now() - self._last <= GAP_SECONDS:
+        if self._now() - self._last <= GAP_SECONDS:
             return
         replica = self._replica
         if replica.shared:
             await replica.lanes.upkeep(replica.backend.promote)
         else:
-            replica.store.leases.promote(_now())
-        self._last = _now()
+            replica.store.leases.promote(self._now())
+        self._last = self._now()
 
     async def _renew_shared(self, lease: int) -> bool:
         future = self._renewals.get(lease)
@@ -139,8 +140,8 @@ class Expirer:
     async def _renew_gathered(self) -> None:
         """Renew what has gathered in one statement; what comes meanwhile is the next one's."""
         while self._renewals:
-            await asyncio.sleep(max(0.0, self._renewed_at + RENEW_SECONDS - _now()))
-            self._renewed_at = _now()
+            await asyncio.sleep(max(0.0, self._renewed_at + RENEW_SECONDS - self._now()))
+            self._renewed_at = self._now()
             renewals, self._renewals = self._renewals, {}
             backend = self._replica.backend
             try:
@@ -152,7 +153,3 @@ class Expirer:
                 continue
             for lease, future in renewals.items():
                 future.set_result(lease in renewed)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
