@@ -190,6 +190,12 @@ class ControlPlane:
         """Return a counter of the API server's by some of its labels."""
         return count(self.api.get("/metrics").text, name, *labels)
 
+    def store(self) -> httpx.Client:
+        """Return a client of what the shim serves by HTTP."""
+        (endpoint,) = self.status()["datastore"]["endpoint"]
+        transport = httpx.HTTPTransport(uds=endpoint.removeprefix("unix://"))
+        return httpx.Client(base_url="http://localhost", transport=transport)
+
     def create(self, path: str, content: Mapping[str, Any]) -> Any:
         """POST an object, which must be accepted."""
         answer = self.api.post(path, json=content)

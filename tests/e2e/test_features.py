@@ -6,9 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 
-import httpx
 import pytest
 
 from tests.e2e.controlplane import ControlPlane, count
@@ -26,10 +24,8 @@ CONFIG_MAPS = "/api/v1/configmaps"
 
 
 def of_store(plane: ControlPlane, name: str, *labels: str) -> Counter[tuple[str, ...]]:
-    (endpoint,) = plane.status()["datastore"]["endpoint"]
-    transport = httpx.HTTPTransport(uds=endpoint.removeprefix("unix://"))
-    with closing(httpx.Client(transport=transport)) as client:
-        return count(client.get("http://localhost/metrics").text, name, *labels)
+    with plane.store() as client:
+        return count(client.get("/metrics").text, name, *labels)
 
 
 def quickest(work: Callable[[], object]) -> float:
