@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.support.http2_client import (
     END_STREAM,
     GOAWAY,
     HEADERS,
-    INITIAL_WINDOW_SIZE,
     PING,
     PREFACE,
     PRIORITY,
@@ -36,15 +34,19 @@ from tests.support.http2_client import (
     request_fields,
     settings,
 )
+from tests.support.http2_rules import (
+    LARGEST_ID,
+    check_blocks,
+    check_same,
+    check_windows,
+    cut_frames,
+)
 from tests.support.http2_wire import Wire
 from tests.support.simulation import simulate
 
 METHODS = ("Echo", "Soon", "Later", "Metadata", "Status", "Size", "Mirror", "Sum", "Count", "Wait",
            "Early", "Break", "Ignore", "Hang", "Nothing")  # fmt: skip
 TIMEOUTS = ("", "1S", "0n", "5m", "x")
-HEAD = 9
-FIRST_WINDOW, LARGEST_FRAME, LARGEST_ID = 65_535, 16_384, 2**31 - 1
-INITIAL_WINDOW = INITIAL_WINDOW_SIZE.to_bytes(2)
 TURNS = 30
 """Of the loop, after which all is done that can be."""
 FRAME, CALL, RAW, CUT, TURN, WAIT, PAUSE, DRAIN = range(8)
@@ -82,14 +84,21 @@ async def page(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any
 
 
 class Conversation:
-    """A connection, and a client that follows a script of octets."""
+    """A connection, and a client that follows a script of octets.
 
-    def __init__(self, script: bytes) -> None:
+    Args:
+        script: of octets.
+        piece: octets that are handed over at once, at most.
+    """
+
+    def __init__(self, script: bytes, piece: int) -> None:
         self._script = iter(script)
+        self._piece = piece
         self._encoder = hpack.Encoder()
         self._next = 1
         self._buffer = PREFACE + settings()
         self._said = b""
+        self.heard: list[Frame] = []
         self.wire = Wire()
         self.transport = Http2Transport()
         Bounded(self.transport)
@@ -140,7 +149,8 @@ class Conversation:
         if cut and self.wire.reading and not self.wire.closed:
             data, self._buffer = self._buffer[:cut], self._buffer[cut:]
             self._said += data
-            self.connection.data_received(data)
+            for at in range(0, len(data), self._piece):
+                self.connection.data_received(data[at : at + self._piece])
 
     def _frame(self) -> None:
         kind, flags, stream = self._octet(), self._octet(), self._octet()
@@ -168,14 +178,14 @@ class Conversation:
         await self._settle()
         if self.connection.sender.paused:
             self.connection.resume_writing()
-        is_whole = not self._buffer and not self.wire.closed and cut(self._said)[1]
+        is_whole = not self._buffer and not self.wire.closed and cut_frames(self._said)[1]
         self._say(frame(PING, payload=b"the last"))
         await self._settle()
-        heard = [Frame(*one) for one in self.wire.take()]
-        assert not is_whole or any(one.kind in {PING, GOAWAY} for one in heard)
-        check_order(heard)
-        check_blocks(heard)
-        check_windows(cut(self._said)[0], heard)
+        self.heard = [Frame(*one) for one in self.wire.take()]
+        assert not is_whole or any(one.kind in {PING, GOAWAY} for one in self.heard)
+        check_order(self.heard)
+        check_blocks(self.heard)
+        check_windows(cut_frames(self._said)[0], self.heard)
         self.connection.connection_lost(None)
         await self.transport.drain(0)
         self._check_nothing_left()
@@ -188,47 +198,6 @@ class Conversation:
         assert not shared.ledger.held
         assert not shared.tasks
         assert not self.connection.running
-
-
-def cut(said: bytes) -> tuple[list[Frame], bool]:
-    """Return the whole frames behind the preface, and whether nothing is left."""
-    found, at = [], len(PREFACE)
-    while len(said) - at >= HEAD:
-        end = at + HEAD + int.from_bytes(said[at : at + 3])
-        if end > len(said):
-            break
-        stream = int.from_bytes(said[at + 5 : at + HEAD]) & LARGEST_ID
-        found.append(Frame(said[at + 3], said[at + 4], stream, said[at + HEAD : end]))
-        at = end
-    return found, at == len(said)
-
-
-def check_blocks(heard: Sequence[Frame]) -> None:
-    """Fail unless the server's frames have the usual size, and its header blocks a meaning."""
-    decoder = hpack.Decoder()
-    for one in heard:
-        assert len(one.payload) <= LARGEST_FRAME
-        if one.kind == HEADERS:
-            decoder.decode(one.payload, raw=True)
-
-
-def check_windows(said: Sequence[Frame], heard: Sequence[Frame]) -> None:
-    """Fail if the server has sent more than the client's windows can ever have allowed."""
-    first = FIRST_WINDOW
-    opened: Counter[int] = Counter({0: FIRST_WINDOW})
-    for one in said:
-        if one.kind == WINDOW_UPDATE:
-            opened[one.stream] += one.number
-        elif one.kind == SETTINGS:
-            pairs = (one.payload[at : at + 6] for at in range(0, len(one.payload) - 5, 6))
-            sizes = [int.from_bytes(pair[2:]) for pair in pairs if pair[:2] == INITIAL_WINDOW]
-            first = max(first, *sizes, 0)
-    sent: Counter[int] = Counter()
-    for one in heard:
-        if one.kind == DATA:
-            sent.update({0: len(one.payload), one.stream: len(one.payload)})
-    assert sent[0] <= opened[0]
-    assert all(sent[stream] <= first + opened[stream] for stream in sent)
 
 
 def _call(method: str, body: bytes, how: int = 0) -> bytes:
@@ -258,12 +227,17 @@ SEEDS = [
 
 
 def attempt(data: bytes) -> None:
-    """Have one conversation."""
+    """Have one conversation, and once more octet by octet."""
     faults, log = Faults(), logging.getLogger()
 
     async def run() -> None:
         await asyncio.sleep(1)  # at 0.0 a call has not been opened
-        await Conversation(data).run()
+        heard = []
+        for piece in (LARGEST_ID, 1):
+            conversation = Conversation(data, piece)
+            await conversation.run()
+            heard.append(conversation.heard)
+        check_same(*heard)
 
     log.addHandler(faults)
     try:
