@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc.aio
 import pytest
 from google.protobuf.message import DecodeError, Message
@@ -68,11 +70,16 @@ def dangerous(method: str, body: bytes) -> bool:
     return "request_delete_range" in str(txn)
 
 
+def too_long(body: bytes) -> bool:
+    """Say whether there may be a number of more than 64 bits in it, a known divergence."""
+    return re.search(rb"[\x80-\xff]{9}[\x02-\x7f]", body) is not None
+
+
 def run(pair: Pair, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(odd_requests)
     def requests(request: tuple[str, bytes]) -> None:
-        if not dangerous(*request):
+        if not dangerous(*request) and not too_long(request[1]):
             pair.run(agree, *request)
 
     requests()

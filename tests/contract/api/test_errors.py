@@ -149,3 +149,10 @@ async def test_a_write_past_its_deadline_happens_wholly_or_not_at_all(client, pr
         found = await client.list(prefix + b"%02d" % number)
         assert found.count in allowed
         assert all(kv.version == 1 for kv in found.kvs)
+
+
+async def test_a_number_of_more_than_64_bits_is_unreadable(client):
+    too_long = b"\x08" + b"\x80" * 9 + b"\x05"
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await client.call("Lease/LeaseTimeToLive", too_long, pb.LeaseTimeToLiveResponse)
+    assert error.value.code() == Code.INTERNAL
