@@ -21,14 +21,11 @@ class Health:
 
     def __init__(self) -> None:
         self.state = State.STARTING
+        self.serving = False
+        """Whether requests can be answered now. Hot: read with each."""
         self.reason = "the store is being opened"
         self._callbacks: list[Callable[[], None]] = []
         self._failed = asyncio.Event()
-
-    @property
-    def serving(self) -> bool:
-        """Whether requests can be answered now."""
-        return self.state is State.SERVING
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back after each change of state."""
@@ -56,5 +53,6 @@ class Health:
         if self.state is State.FAILED or (self.state is state and self.reason == reason):
             return
         self.state, self.reason = state, reason
+        self.serving = state is State.SERVING
         for callback in self._callbacks:
             callback()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -378,7 +378,7 @@ class Writer:
 
 def _to_batch(overlay: Overlay, base: Commit) -> Batch:
     return Batch(
-        batch=secrets.token_bytes(16),
+        batch=os.urandom(16),
         expected=base.change,
         base=base.batch,
         revision=overlay.revision,

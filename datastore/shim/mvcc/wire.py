@@ -70,20 +70,19 @@ def frame_key_value(  # noqa: PLR0917 - the six fields of the message
     """Return a framed KeyValue, what is empty or zero left out. Hot: once a write."""
     if not (key and create_revision and mod_revision and version):
         return _frame_sparse(key, create_revision, mod_revision, version, value, lease)
+    size = len(key)
     modified = varint(mod_revision)
     created = modified if create_revision == mod_revision else varint(create_revision)
-    message = b"\x0a%b%b\x10%b\x18%b\x20%b" % (
-        varint(len(key)),
-        key,
-        created,
-        modified,
-        varint(version),
-    )
+    if size < 128 and version < 128:
+        head = b"\x0a%c%b\x10%b\x18%b\x20%c" % (size, key, created, modified, version)
+    else:
+        numbers = (varint(size), key, created, modified, varint(version))
+        head = b"\x0a%b%b\x10%b\x18%b\x20%b" % numbers
     if value:
-        message += b"\x2a" + varint(len(value)) + value
-    if lease:
-        message += b"\x30" + varint(lease)
-    return FIELD_2 + varint(len(message)) + message
+        head += b"\x2a" + varint(len(value))
+    tail = b"\x30" + varint(lease) if lease else b""
+    # The value, which may be large, is copied once.
+    return b"".join((FIELD_2, varint(len(head) + len(value) + len(tail)), head, value, tail))
 
 
 def _frame_sparse(  # noqa: PLR0917

@@ -31,7 +31,8 @@ class Headers:
         """Return the header with this revision. Hot: the last one is kept."""
         if revision != self._revision:
             field = b"\x18" + varint(revision) if revision else b""
-            self._last = frame(_FIELD_1, self._ids + field + self._term)
+            fields = b"%b%b%b" % (self._ids, field, self._term)
+            self._last = b"\x0a%c%b" % (len(fields), fields)  # at most 35 bytes
             self._revision = revision
         return self._last
 

@@ -124,7 +124,12 @@ class Connection(asyncio.Protocol):
         except Exception:
             log.exception("connection failed in a way that nobody foresaw")
             self.fail(ConnectionFault(frames.INTERNAL_ERROR, ""))
-        sender.flush()
+        if self.running and sender.holds_ping:
+            # grpc-go pings behind each answer it gets, in one packet with its next request: what
+            # answers a ping may wait for the end of the turn, and go with the answer to that.
+            self.shared.schedule(sender)
+        else:
+            sender.flush()
         if self.receiver.more or len(data) >= _LARGE_READ:
             self._give_way()
 

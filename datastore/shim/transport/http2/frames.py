@@ -7,6 +7,7 @@ from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_SIZE: Final = 9
+PING_SIZE: Final = HEAD_SIZE + 8
 MAX_FRAME: Final = 16384
 """Largest payload that we take: the default, and what gRPC clients send at most."""
 DEFAULT_WINDOW: Final = 65_535

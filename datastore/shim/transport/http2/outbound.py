@@ -18,6 +18,7 @@ PENDING_LIMIT: Final = 32 << 20
 """Bytes of answers that wait in one connection, above which its next calls wait."""
 PENDING_LIMIT_OF_ALL: Final = 512 << 20
 """The same over all connections: above it a connection may have what waits, and no more."""
+_KIND_AT: Final = 3
 _QUANTUM: Final = 64 << 10
 """Bytes of one stream before it is another one's turn."""
 _OVERHEAD: Final = 64
@@ -98,6 +99,15 @@ class Sender:
         """Whether so much waits for the client that it had better take that first. Hot."""
         return self.pending > PENDING_LIMIT or (
             self.pending > 0 and self._ledger.pending > PENDING_LIMIT_OF_ALL
+        )
+
+    @property
+    def holds_ping(self) -> bool:
+        """Whether all that would be written now is one PING. Hot."""
+        return (
+            self._size == frames.PING_SIZE
+            and self._pieces[0][_KIND_AT] == frames.PING
+            and not self._ready
         )
 
     def choke(self) -> None:

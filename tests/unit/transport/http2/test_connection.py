@@ -101,6 +101,23 @@ async def test_answers_of_one_turn_are_one_write(pair: Pair, handlers: Handlers)
     assert handlers.seen == ["done"] * 8
 
 
+async def test_a_ping_beside_a_call_is_answered_with_it(pair: Pair, handlers: Handlers) -> None:
+    pair.call(LATER, b"")
+    pair.wire.writes = 0
+    pair.say(frames.ping(b"01234567"))
+    handlers.later[0].answer(b"x")
+    await asyncio.sleep(0)
+    assert kinds(pair.heard()) == [frames.PING, frames.HEADERS, frames.DATA, frames.HEADERS]
+    assert pair.wire.writes == 1
+
+
+async def test_a_ping_does_not_wait_for_the_answer_of_a_call(pair: Pair) -> None:
+    pair.call(LATER, b"")
+    pair.say(frames.ping(b"01234567"))
+    await asyncio.sleep(0)
+    assert kinds(pair.heard()) == [frames.PING]
+
+
 async def test_a_call_that_was_reset_is_not_answered(pair: Pair, handlers: Handlers) -> None:
     stream = pair.call(LATER, b"")
     pair.say(frames.rst_stream(stream, frames.CANCEL))
