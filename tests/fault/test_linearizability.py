@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from tests.support.linearizability import Workload
-from tests.support.permits import GuardedWorkload, enable_auth
+from tests.support.permits import GuardedWorkload
 from tests.support.running import Server
 from tests.support.servers import Binaries
 
@@ -47,8 +47,7 @@ async def work_over_crashes(workload: Workload, server: Server, times: int) -> N
     async with working(workload):
         for _ in range(times):
             await workload.history.until_completed(300)
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+            await workload.history.restart(server)
 
 
 async def test_concurrent_clients(server: Server, binaries: Binaries, tmp_path: Path) -> None:
@@ -62,8 +61,7 @@ async def test_kill_and_restart(server: Server, binaries: Binaries, tmp_path: Pa
     workload = Workload(server.target)
     async with working(workload):
         for _ in range(3):
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+            await workload.history.restart(server)
             await workload.history.until_completed(100)
     workload.history.check(binaries.porcupine_check, tmp_path)
 
@@ -82,25 +80,29 @@ async def test_pause_kill_and_restart(server: Server, binaries: Binaries, tmp_pa
     async with working(workload):
         server.signal(signal.SIGSTOP)
         await workload.history.until_stuck(workload.clients)
-        await asyncio.to_thread(server.kill)
-        await asyncio.to_thread(server.start)
+        await workload.history.restart(server)
     workload.history.check(binaries.porcupine_check, tmp_path)
 
 
-async def test_permissions_change(server: Server, binaries: Binaries, tmp_path: Path) -> None:
-    await enable_auth(server.target)
+async def test_auth_changes(server: Server, binaries: Binaries, tmp_path: Path) -> None:
     workload = GuardedWorkload(server.target)
-    await work_over_crashes(workload, server, 2)
+    await workload.enable()
+    async with working(workload):
+        await workload.history.until_completed(1500)
+        server.signal(signal.SIGSTOP)
+        await workload.history.until_stuck(workload.clients)
+        server.signal(signal.SIGCONT)
+        await workload.history.restart(server)
     workload.check(binaries.porcupine_check, tmp_path)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(5))
-async def test_permissions_change_over_many_crashes(
+async def test_auth_changes_over_many_crashes(
     seed: int, server: Server, binaries: Binaries, tmp_path: Path
 ) -> None:
-    await enable_auth(server.target)
     workload = GuardedWorkload(server.target, clients=12, keys=12, seed=seed)
+    await workload.enable()
     await work_over_crashes(workload, server, 10)
     workload.check(binaries.porcupine_check, tmp_path)
 

@@ -13,13 +13,13 @@ import grpc.aio
 import pytest
 
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.support.client import Client, prefix_end
+from tests.support.client import prefix_end
 from tests.support.cluster import Cluster, Node, running_cluster
 from tests.support.databases import SERVERS
-from tests.support.linearizability import History, Workload
+from tests.support.linearizability import Workload
 from tests.support.observers import Observer, Wanted, check_acknowledged, observe_as, to_log
 from tests.support.permits import WANTED as USERS_WANTED
-from tests.support.permits import GuardedWorkload, enable_auth
+from tests.support.permits import GuardedWorkload
 from tests.support.proxy import Mode
 from tests.support.servers import Binaries
 
@@ -35,7 +35,7 @@ WANTED: list[Wanted] = [
 KEPT_REVISIONS = 200
 """Compaction stays so far behind what the first observer has seen: its record is the log."""
 
-Disturbance = Callable[[Cluster, Node, History], Awaitable[None]]
+Disturbance = Callable[[Cluster, Node, Workload], Awaitable[None]]
 
 
 @pytest.fixture(params=SERVERS)
@@ -44,29 +44,30 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
         yield cluster
 
 
-async def kill(cluster: Cluster, node: Node, history: History) -> None:
+async def kill(cluster: Cluster, node: Node, workload: Workload) -> None:
     """End a server as a crash does, and start it again."""
     await asyncio.to_thread(node.server.kill)
-    await history.until_completed(30)
+    await workload.history.until_completed(30)
     await asyncio.to_thread(node.server.start)
 
 
-async def pause(cluster: Cluster, node: Node, history: History) -> None:
+async def pause(cluster: Cluster, node: Node, workload: Workload) -> None:
     """Stop a server in the middle of whatever it does; the others must not wait for it."""
     node.server.signal(signal.SIGSTOP)
-    await history.until_completed(100)
+    await workload.history.until_completed(100)
     node.server.signal(signal.SIGCONT)
 
 
-async def pause_past_every_timeout(cluster: Cluster, node: Node, history: History) -> None:
+async def pause_past_every_timeout(cluster: Cluster, node: Node, workload: Workload) -> None:
     """Stop a server until the others count it as gone: then nothing waits for it any more."""
     node.server.signal(signal.SIGSTOP)
     request = pb.MemberListRequest(linearizable=True)
-    async with Client(cluster.beside(node)) as client:
-        names = {node.server.name}
-        while node.server.name in names:
-            await history.until_completed(10)
-            with suppress(grpc.aio.AioRpcError):  # an earlier disturbance may still be felt
+    names = {node.server.name}
+    while node.server.name in names:
+        await workload.history.until_completed(10)
+        # An earlier disturbance may still be felt, and auth may have changed.
+        with suppress(grpc.aio.AioRpcError):
+            async with workload.connect(cluster.beside(node), 0) as client:
                 answer = await client.call("Cluster/MemberList", request, pb.MemberListResponse)
                 names = {member.name for member in answer.members}
     node.server.signal(signal.SIGCONT)
@@ -75,20 +76,20 @@ async def pause_past_every_timeout(cluster: Cluster, node: Node, history: Histor
 def network(mode: Mode) -> Disturbance:
     """Return what lets a server's connections to the database misbehave, then ends them."""
 
-    async def disturb(cluster: Cluster, node: Node, history: History) -> None:
+    async def disturb(cluster: Cluster, node: Node, workload: Workload) -> None:
         node.proxy.turn(mode)
-        await history.until_completed(60)
+        await workload.history.until_completed(60)
         node.proxy.cut()
         node.proxy.turn(Mode.PASS)
-        await history.until_completed(30)
+        await workload.history.until_completed(30)
 
     return disturb
 
 
-async def crash_database(cluster: Cluster, node: Node, history: History) -> None:
+async def crash_database(cluster: Cluster, node: Node, workload: Workload) -> None:
     """End the database as a power cut does."""
     await asyncio.to_thread(cluster.crash_database)
-    await history.until_completed(30)
+    await workload.history.until_completed(30)
 
 
 QUICK: list[Disturbance] = [
@@ -138,7 +139,7 @@ async def observe(
         await workload.history.until_completed(100)
         compaction = group.create_task(compact())
         for disturb in disturbances:
-            await disturb(cluster, dice.choice(cluster.nodes), workload.history)
+            await disturb(cluster, dice.choice(cluster.nodes), workload)
         await workload.history.until_completed(300)
         compaction.cancel()
         stop.set()
@@ -156,6 +157,11 @@ async def observe(
         observer.check(log, compacted)
 
 
+def everybody(workload: GuardedWorkload) -> list[Observer]:
+    """Return observers that are root, and such as are the user."""
+    return [*observe_as(workload, 0, WANTED[:2]), *observe_as(workload, 1, USERS_WANTED)]
+
+
 async def test_one_history_whatever_breaks(
     cluster: Cluster, binaries: Binaries, tmp_path: Path
 ) -> None:
@@ -164,13 +170,12 @@ async def test_one_history_whatever_breaks(
     await asyncio.to_thread(workload.history.check, binaries.porcupine_check, tmp_path)
 
 
-async def test_one_history_while_permissions_change(
+async def test_one_history_while_auth_changes(
     cluster: Cluster, binaries: Binaries, tmp_path: Path
 ) -> None:
-    await enable_auth(cluster.targets[0])
     workload = GuardedWorkload(cluster.targets, clients=9)
-    root, user = observe_as(workload, 0, WANTED[:2]), observe_as(workload, 1, USERS_WANTED)
-    await observe(cluster, workload, [*root, *user], [kill, pause, network(Mode.SWALLOW)])
+    await workload.enable()
+    await observe(cluster, workload, everybody(workload), [kill, pause, network(Mode.SWALLOW)])
     await asyncio.to_thread(workload.check, binaries.porcupine_check, tmp_path)
 
 
@@ -185,3 +190,16 @@ async def test_one_history_in_a_long_run_of_faults(
     workload = Workload(cluster.targets, clients=9, seed=seed)
     await observe(cluster, workload, observe_as(workload, 0, WANTED), disturbances)
     await asyncio.to_thread(workload.history.check, binaries.porcupine_check, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(6))
+async def test_one_history_in_a_long_run_of_faults_while_auth_changes(
+    seed: int, cluster: Cluster, binaries: Binaries, tmp_path: Path
+) -> None:
+    dice = random.Random(seed)
+    workload = GuardedWorkload(cluster.targets, clients=9, seed=seed)
+    await workload.enable()
+    await observe(cluster, workload, everybody(workload), dice.choices(ALL_OF_THEM, k=15))
+    await asyncio.to_thread(workload.check, binaries.porcupine_check, tmp_path)

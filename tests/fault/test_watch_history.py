@@ -14,7 +14,7 @@ from tests.support.client import prefix_end
 from tests.support.linearizability import Workload
 from tests.support.observers import Observer, Wanted, check_acknowledged, observe_as, to_log
 from tests.support.permits import WANTED as USERS_WANTED
-from tests.support.permits import GuardedWorkload, enable_auth
+from tests.support.permits import GuardedWorkload
 from tests.support.running import Server
 
 ALL = b"linear/"
@@ -35,9 +35,9 @@ async def test_watch_properties(crashes: int, server: Server) -> None:
     await observe(workload, observe_as(workload, 0, WANTED), server, crashes)
 
 
-async def test_watch_properties_while_permissions_change(server: Server) -> None:
-    await enable_auth(server.target)
+async def test_watch_properties_while_auth_changes(server: Server) -> None:
     workload = GuardedWorkload(server.target)
+    await workload.enable()
     root, user = observe_as(workload, 0, WANTED[:2]), observe_as(workload, 1, USERS_WANTED)
     await observe(workload, [*root, *user], server, crashes=2)
 
@@ -78,8 +78,7 @@ async def observe(
         compaction = group.create_task(compact())
         for _ in range(crashes):
             await workload.history.until_completed(150)
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+            await workload.history.restart(server)
         await workload.history.until_completed(400)
         await done.wait()
         compaction.cancel()

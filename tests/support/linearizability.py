@@ -17,30 +17,22 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from datastore.etcdpb import auth_pb2, kv_pb2
+from datastore.etcdpb import kv_pb2
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.support.auth import BAD_TOKEN, DENIED, NOT_GRANTED, OLD
+from tests.support.auth_history import AUTH, REFUSALS, UNKNOWN_WHO, ask_auth
 from tests.support.client import Client, get_op, prefix_end, put_op, txn_op, when
+from tests.support.running import Server
 
 OPERATION_SECONDS = 20.0
 CHECK_SECONDS = 240
 STUCK_SECONDS = 0.3
 """A server that answers nobody for so long is paused."""
-NOT_DONE = {"etcdserver: no leader", OLD.text, BAD_TOKEN.text}
-"""What is said of an operation that was not done and never will be: the first by byre, the
-database being away; the others where permissions changed meanwhile, and where a server forgot
-its tokens."""
-USER = "worker"
-"""Whom a permit is about; a role of the same name has the permissions."""
-KINDS = {
-    "r": auth_pb2.Permission.READ,
-    "w": auth_pb2.Permission.WRITE,
-    "rw": auth_pb2.Permission.READWRITE,
-}
+NOT_DONE = "etcdserver: no leader"
+"""What byre says of an operation that was not done and never will be, the database being away."""
 LEASE_SECONDS = 100_000
 GROUP = 2
 """Keys that some operations read, write or delete together."""
-READS = {"get", "list"}
+READS = {"get", "list", "log in", "show user"}
 PAUSE_SECONDS = 0.05
 """How long a client rests that was refused, so that refusals do not fill the history."""
 UNSURE = {
@@ -62,6 +54,8 @@ class History:
     entries: list[Entry] = field(default_factory=list)
     under_way: int = 0
     completed: int = 0
+    _tokens: dict[str | bytes, int] = field(default_factory=dict)
+    """The number that each token has in the entries."""
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until_completed(self, more: int) -> None:
@@ -100,15 +94,25 @@ class History:
         try:
             answer = await _ask(client, entry)
         except grpc.aio.AioRpcError as error:
-            if (error.code(), error.details()) == DENIED:
-                answer = {"denied": True}
-            elif error.details() in NOT_DONE:
+            if why := REFUSALS.get((error.code(), error.details())):
+                answer = {"refused": why}
+            elif error.details() == NOT_DONE:
                 unsure = False
             elif error.code() not in UNSURE:
                 raise
         finally:
+            for _, token in client.metadata:
+                entry["token"] = self._tokens.setdefault(token, len(self._tokens) + 1)
             await self._record(entry, answer, unsure=unsure)
         return entry
+
+    async def restart(self, server: Server) -> None:
+        """Kill a server and start it again; an etcd has forgotten its simple tokens then."""
+        entry: Entry = {"op": "forget", "call": time.monotonic_ns()}
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        if server.name == "etcd":
+            self.entries.append(entry | {"return": time.monotonic_ns()})
 
     def check(self, checker: Path, directory: Path) -> None:
         """Fail unless the history is linearizable; it is kept in `directory`."""
@@ -188,9 +192,9 @@ class Workload:
         while not stop.is_set():
             with passing_over_faults():
                 async with self.connect(self.target(number + moves), number) as client:
-                    done: Entry = {"return": 0}
-                    while not stop.is_set() and "return" in done:
-                        done = await self._take_turn(client, worker)
+                    going = True
+                    while going and not stop.is_set():
+                        going = _is_served(await self._take_turn(client, worker))
             moves += 1
             if not stop.is_set():
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -201,7 +205,7 @@ class Workload:
             with passing_over_faults():
                 async with self.connect(self.target(moves), number) as client:
                     done = await self.history.perform(client, {"client": number, **entry})
-                    if "return" in done:
+                    if _is_served(done):
                         return done
             await asyncio.sleep(PAUSE_SECONDS)
         raise AssertionError
@@ -243,6 +247,10 @@ def passing_over_faults() -> Iterator[None]:
             raise
 
 
+def _is_served(done: Entry) -> bool:
+    return "return" in done and done.get("refused") not in UNKNOWN_WHO
+
+
 def to_group(key: str) -> str:
     """Return the prefix of the keys that are checked together."""
     return key.rpartition("/")[0] + "/"
@@ -271,6 +279,8 @@ def _draw(dice: random.Random, key: str, mod_revision: int, leases: dict[str, in
 
 async def _ask(client: Client, entry: Entry) -> Mapping[str, object]:
     options: dict[str, Any] = {"timeout": OPERATION_SECONDS, "wait_for_ready": True}
+    if entry["op"] in AUTH:
+        return await ask_auth(client, entry, options)
     key, value = str(entry["key"]).encode(), str(entry.get("value", "")).encode()
     if entry["op"] not in {"put", "cas"}:
         entry.pop("value", None)
@@ -299,8 +309,6 @@ async def _ask(client: Client, entry: Entry) -> Mapping[str, object]:
                 "Lease/LeaseRevoke", revoke, pb.LeaseRevokeResponse, **options
             )
             return {"revision": over.header.revision}
-        case "permit":
-            return await _permit(client, entry, key, options)
         case _:
             return await _compare_and_swap(client, entry, key, value, options)
 
@@ -322,27 +330,6 @@ async def _compare_and_swap(
     if not answer.succeeded:
         result["kv"] = _seen(answer.responses[0].response_range.kvs)
     return result
-
-
-async def _permit(client: Client, entry: Entry, key: bytes, options: dict[str, Any]) -> Entry:
-    """Let the user do this with a group and no more, or nothing."""
-    end = prefix_end(key)
-    if not (may := str(entry["may"])):
-        revoke = pb.AuthRoleRevokePermissionRequest(role=USER, key=key, range_end=end)
-        answer = pb.AuthRoleRevokePermissionResponse
-        try:
-            taken = await client.call("Auth/RoleRevokePermission", revoke, answer, **options)
-        except grpc.aio.AioRpcError as error:
-            if (error.code(), error.details()) != NOT_GRANTED:
-                raise
-            return {"had": False}
-        return {"had": True, "revision": taken.header.revision}
-    permission = auth_pb2.Permission(permType=KINDS[may], key=key, range_end=end)
-    grant = pb.AuthRoleGrantPermissionRequest(name=USER, perm=permission)
-    given = await client.call(
-        "Auth/RoleGrantPermission", grant, pb.AuthRoleGrantPermissionResponse, **options
-    )
-    return {"revision": given.header.revision}
 
 
 def _seen(kvs: Sequence[kv_pb2.KeyValue]) -> Entry | None:

@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any
 
 from datastore.etcdpb import rpc_pb2 as pb
-from tests.support.auth import BAD_TOKEN, DENIED, OLD
+from tests.support.auth import BAD_TOKEN, DENIED, NOBODY, OLD
 from tests.support.client import Client, WatchStream
 from tests.support.history import Log, Watch, check_complete, check_watch, from_responses
 from tests.support.linearizability import PAUSE_SECONDS, Entry, Workload, passing_over_faults
@@ -20,8 +20,8 @@ Wanted = tuple[bytes, bytes, dict[str, Any]]
 """The key and range end of a watch, and the other fields of the request."""
 IDLE_SECONDS = 0.3
 """After so long without a response a finishing observer asks for progress."""
-NOT_NOW = (DENIED.text, OLD.text, BAD_TOKEN.text)
-"""How the reasons end for which a watch is not created where permissions change."""
+NOT_NOW = (DENIED.text, OLD.text, BAD_TOKEN.text, NOBODY.text)
+"""How the reasons end for which a watch is not created where auth changes."""
 
 
 @dataclass
@@ -157,7 +157,7 @@ def check_acknowledged(entries: Sequence[Entry], log: Log) -> None:
     events = {(event.revision, event.kv.key): event for event in log.events}
     for entry in entries:
         changed = entry["op"] == "put" or entry.get("deleted") or entry.get("succeeded")
-        if "return" not in entry or "denied" in entry or not changed:
+        if "return" not in entry or "refused" in entry or not changed:
             continue
         revision: Any = entry["revision"]
         also: Any = entry.get("also", ())

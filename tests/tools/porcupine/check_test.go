@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand"
 	"path/filepath"
@@ -8,6 +9,16 @@ import (
 	"testing"
 	"time"
 )
+
+// users begins a history with a role that is granted to the user and may do
+// nothing yet, and with the tokens 1 of root and 2 of the user.
+const users = `
+{"op":"add user","password":"p","call":-12,"return":-11}
+{"op":"add role","call":-10,"return":-9}
+{"op":"grant role","call":-8,"return":-7}
+{"op":"enable","call":-6,"return":-5}
+{"op":"log in","token":1,"call":-4,"return":-3}
+{"op":"log in","user":true,"password":"p","token":2,"call":-2,"return":-1}`
 
 func TestHistories(t *testing.T) {
 	cases := []struct {
@@ -126,91 +137,213 @@ func TestHistories(t *testing.T) {
 {"op":"revoke","key":"g/","lease":7,"call":3}
 {"op":"get","key":"g/a","kv":{"value":"1"},"call":5,"return":6}
 {"op":"get","key":"g/a","kv":null,"call":7,"return":8}`},
-		{"a permitted user", "ok", `
-{"op":"permit","key":"g/","may":"w","had":false,"call":1,"return":2,"revision":1}
-{"op":"put","key":"g/a","value":"1","user":true,"call":3,"return":4,"revision":2}
-{"op":"get","key":"g/a","user":true,"denied":true,"call":5,"return":6}
-{"op":"permit","key":"g/","may":"r","call":7,"return":8,"revision":2}
-{"op":"list","key":"g/","user":true,"kvs":{"g/a":{"value":"1","mod_revision":2,"version":1}},"call":9,"return":10,"revision":2}
-{"op":"put","key":"g/a","value":"2","user":true,"denied":true,"call":11,"return":12}
-{"op":"cas","key":"g/a","expect":{"mod_revision":2},"value":"3","user":true,"denied":true,"call":13,"return":14}
-{"op":"permit","key":"g/","may":"","had":true,"call":15,"return":16,"revision":2}
-{"op":"permit","key":"g/","may":"","had":false,"call":17,"return":18}
-{"op":"clear","key":"g/","user":true,"denied":true,"call":19,"return":20}
-{"op":"get","key":"g/a","kv":{"value":"1"},"call":21,"return":22,"revision":2}`},
-		{"a write of a user who never might", "illegal", `
-{"op":"put","key":"g/a","value":"1","user":true,"call":1,"return":2}`},
-		{"a write after the permission was taken", "illegal", `
-{"op":"permit","key":"g/","may":"rw","call":1,"return":2}
-{"op":"permit","key":"g/","may":"","had":true,"call":3,"return":4}
-{"op":"put","key":"g/a","value":"1","user":true,"call":5,"return":6}`},
-		{"a read after the permission was taken", "illegal", `
-{"op":"permit","key":"g/","may":"rw","call":1,"return":2}
-{"op":"permit","key":"g/","may":"w","call":3,"return":4}
-{"op":"get","key":"g/a","kv":null,"user":true,"call":5,"return":6}`},
-		{"a transaction of a user who may only write", "illegal", `
-{"op":"permit","key":"g/","may":"w","call":1,"return":2}
-{"op":"cas","key":"g/a","expect":{"mod_revision":0},"value":"1","succeeded":true,"user":true,"call":3,"return":4}`},
-		{"denied after the permission was given", "illegal", `
-{"op":"permit","key":"g/","may":"w","call":1,"return":2}
-{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":3,"return":4}`},
-		{"either beside the change of the permission", "ok", `
-{"op":"permit","key":"g/","may":"w","call":1,"return":9}
-{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":2,"return":3}
-{"op":"put","key":"g/a","value":"2","user":true,"call":4,"return":5}
-{"op":"get","key":"g/a","kv":{"value":"2"},"call":10,"return":11}`},
-		{"a permission beside its change goes back", "illegal", `
-{"op":"permit","key":"g/","may":"w","call":1,"return":9}
-{"op":"put","key":"g/a","value":"2","user":true,"call":2,"return":3}
-{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":4,"return":5}`},
-		{"a denied write was done", "illegal", `
-{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":1,"return":2}
-{"op":"get","key":"g/a","kv":{"value":"1"},"call":3,"return":4}`},
-		{"a denied write was done once it might", "illegal", `
-{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":1,"return":2}
-{"op":"permit","key":"g/","may":"w","call":3,"return":4}
-{"op":"get","key":"g/a","kv":{"value":"1"},"call":5,"return":6}`},
-		{"a write without answer of a user who never might", "illegal", `
-{"op":"put","key":"g/a","value":"1","user":true,"call":1}
-{"op":"get","key":"g/a","kv":{"value":"1"},"call":3,"return":4}`},
-		{"a write without answer happens once it may", "ok", `
-{"op":"put","key":"g/a","value":"1","user":true,"call":1}
-{"op":"get","key":"g/a","kv":null,"call":3,"return":4}
-{"op":"permit","key":"g/","may":"w","call":5,"return":6}
-{"op":"get","key":"g/a","kv":{"value":"1"},"call":7,"return":8}`},
-		{"a permit without answer happens later", "ok", `
-{"op":"permit","key":"g/","may":"w","call":1}
-{"op":"put","key":"g/a","value":"1","user":true,"denied":true,"call":2,"return":3}
-{"op":"put","key":"g/a","value":"1","user":true,"call":4,"return":5}`},
-		{"a permit without answer happens twice", "illegal", `
-{"op":"permit","key":"g/","may":"w","call":1}
-{"op":"put","key":"g/a","value":"1","user":true,"call":2,"return":3}
-{"op":"permit","key":"g/","may":"","had":true,"call":4,"return":5}
-{"op":"put","key":"g/a","value":"1","user":true,"call":6,"return":7}`},
-		{"a permission is taken twice", "illegal", `
-{"op":"permit","key":"g/","may":"w","call":1,"return":2}
-{"op":"permit","key":"g/","may":"","had":true,"call":3,"return":4}
-{"op":"permit","key":"g/","may":"","had":true,"call":5,"return":6}`},
-		{"a permission is only of its group", "illegal", `
-{"op":"permit","key":"g/","may":"w","call":1,"return":2}
-{"op":"put","key":"h/a","value":"1","user":true,"call":3,"return":4}`},
-		{"a permit of a revision gone by", "illegal", `
-{"op":"put","key":"g/a","value":"1","call":1,"return":9,"revision":3}
-{"op":"get","key":"g/a","kv":{"value":"1"},"call":2,"return":3}
-{"op":"permit","key":"g/","may":"w","call":4,"return":9,"revision":2}`},
-		{"a revoke of a lease that nothing hangs on", "ok", `
-{"op":"put","key":"g/a","value":"1","lease":7,"call":1,"return":2}
-{"op":"revoke","key":"g/","lease":8,"user":true,"call":3,"return":4}
-{"op":"revoke","key":"g/","lease":7,"user":true,"denied":true,"call":5,"return":6}
-{"op":"get","key":"g/a","kv":{"value":"1"},"call":7,"return":8}`},
-		{"a revoke without permission", "illegal", `
-{"op":"put","key":"g/a","value":"1","lease":7,"call":1,"return":2}
-{"op":"revoke","key":"g/","lease":7,"user":true,"call":3,"return":4}`},
-		{"a revoke of nothing denied", "illegal", `
-{"op":"revoke","key":"g/","lease":7,"user":true,"denied":true,"call":3,"return":4}`},
-		{"root denied", "bad input", `{"op":"get","key":"g/a","denied":true,"call":1,"return":2}`},
-		{"denied without answer", "bad input", `{"op":"put","key":"g/a","user":true,"denied":true,"call":1}`},
-		{"a permit by the user", "bad input", `{"op":"permit","key":"g/","user":true,"call":1,"return":2}`},
+		{"a permitted user", "ok", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1,"return":2,"revision":1}
+{"op":"put","key":"g/a","value":"1","token":2,"call":3,"return":4,"revision":2}
+{"op":"get","key":"g/a","token":2,"refused":"permission denied","call":5,"return":6}
+{"op":"permit","key":"g/","may":"r","token":1,"call":7,"return":8,"revision":2}
+{"op":"list","key":"g/","token":2,"kvs":{"g/a":{"value":"1","mod_revision":2,"version":1}},"call":9,"return":10,"revision":2}
+{"op":"put","key":"g/a","value":"2","token":2,"refused":"permission denied","call":11,"return":12}
+{"op":"cas","key":"g/a","expect":{"mod_revision":2},"value":"3","token":2,"refused":"permission denied","call":13,"return":14}
+{"op":"permit","key":"g/","may":"","token":1,"call":15,"return":16,"revision":2}
+{"op":"permit","key":"g/","may":"","refused":"permission is not granted to the role","token":1,"call":17,"return":18}
+{"op":"clear","key":"g/","token":2,"refused":"permission denied","call":19,"return":20}
+{"op":"get","key":"g/a","kv":{"value":"1"},"token":1,"call":21,"return":22,"revision":2}`},
+		{"a write of a user who never might", "illegal", users + `
+{"op":"put","key":"g/a","value":"1","token":2,"call":1,"return":2}`},
+		{"a write after the permission was taken", "illegal", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"permit","key":"g/","may":"","token":1,"call":3,"return":4}
+{"op":"put","key":"g/a","value":"1","token":2,"call":5,"return":6}`},
+		{"a read after the permission was taken", "illegal", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"permit","key":"g/","may":"w","token":1,"call":3,"return":4}
+{"op":"get","key":"g/a","kv":null,"token":2,"call":5,"return":6}`},
+		{"a transaction of a user who may only write", "illegal", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1,"return":2}
+{"op":"cas","key":"g/a","expect":{"mod_revision":0},"value":"1","succeeded":true,"token":2,"call":3,"return":4}`},
+		{"denied after the permission was given", "illegal", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1,"return":2}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"permission denied","call":3,"return":4}`},
+		{"either beside the change of the permission", "ok", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1,"return":9}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"permission denied","call":2,"return":3}
+{"op":"put","key":"g/a","value":"2","token":2,"call":4,"return":5}
+{"op":"get","key":"g/a","kv":{"value":"2"},"token":1,"call":10,"return":11}`},
+		{"a permission beside its change goes back", "illegal", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1,"return":9}
+{"op":"put","key":"g/a","value":"2","token":2,"call":2,"return":3}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"permission denied","call":4,"return":5}`},
+		{"a denied write was done", "illegal", users + `
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"permission denied","call":1,"return":2}
+{"op":"get","key":"g/a","kv":{"value":"1"},"token":1,"call":3,"return":4}`},
+		{"a denied write was done once it might", "illegal", users + `
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"permission denied","call":1,"return":2}
+{"op":"permit","key":"g/","may":"w","token":1,"call":3,"return":4}
+{"op":"get","key":"g/a","kv":{"value":"1"},"token":1,"call":5,"return":6}`},
+		{"a write without answer of a user who never might", "illegal", users + `
+{"op":"put","key":"g/a","value":"1","token":2,"call":1}
+{"op":"get","key":"g/a","kv":{"value":"1"},"token":1,"call":3,"return":4}`},
+		{"a write without answer happens once it may", "ok", users + `
+{"op":"put","key":"g/a","value":"1","token":2,"call":1}
+{"op":"get","key":"g/a","kv":null,"token":1,"call":3,"return":4}
+{"op":"permit","key":"g/","may":"w","token":1,"call":5,"return":6}
+{"op":"get","key":"g/a","kv":{"value":"1"},"token":1,"call":7,"return":8}`},
+		{"a permit without answer happens later", "ok", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"permission denied","call":2,"return":3}
+{"op":"put","key":"g/a","value":"1","token":2,"call":4,"return":5}`},
+		{"a permit without answer happens twice", "illegal", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1}
+{"op":"put","key":"g/a","value":"1","token":2,"call":2,"return":3}
+{"op":"permit","key":"g/","may":"","token":1,"call":4,"return":5}
+{"op":"put","key":"g/a","value":"1","token":2,"call":6,"return":7}`},
+		{"a permission is taken twice", "illegal", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1,"return":2}
+{"op":"permit","key":"g/","may":"","token":1,"call":3,"return":4}
+{"op":"permit","key":"g/","may":"","token":1,"call":5,"return":6}`},
+		{"a permission is only of its group", "illegal", users + `
+{"op":"permit","key":"g/","may":"w","token":1,"call":1,"return":2}
+{"op":"put","key":"h/a","value":"1","token":2,"call":3,"return":4}`},
+		{"a permit of a revision gone by", "illegal", users + `
+{"op":"put","key":"g/a","value":"1","token":1,"call":1,"return":9,"revision":3}
+{"op":"get","key":"g/a","kv":{"value":"1"},"token":1,"call":2,"return":3}
+{"op":"permit","key":"g/","may":"w","token":1,"call":4,"return":9,"revision":2}`},
+		{"a revoke of a lease that nothing hangs on", "ok", users + `
+{"op":"put","key":"g/a","value":"1","lease":7,"token":1,"call":1,"return":2}
+{"op":"revoke","key":"g/","lease":8,"token":2,"call":3,"return":4}
+{"op":"revoke","key":"g/","lease":7,"token":2,"refused":"permission denied","call":5,"return":6}
+{"op":"get","key":"g/a","kv":{"value":"1"},"token":1,"call":7,"return":8}`},
+		{"a revoke without permission", "illegal", users + `
+{"op":"put","key":"g/a","value":"1","lease":7,"token":1,"call":1,"return":2}
+{"op":"revoke","key":"g/","lease":7,"token":2,"call":3,"return":4}`},
+		{"a revoke of nothing denied", "illegal", users + `
+{"op":"revoke","key":"g/","lease":7,"token":2,"refused":"permission denied","call":3,"return":4}`},
+		{"the other user's permissions are nobody's", "illegal", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"put","key":"g/a","value":"1","call":3,"return":4}`},
+		{"whoever shows nothing is refused", "ok", users + `
+{"op":"get","key":"g/a","refused":"user name is empty","call":1,"return":2}
+{"op":"disable","refused":"user name is empty","call":3,"return":4}
+{"op":"revoke","key":"g/","lease":7,"refused":"user name is empty","call":5,"return":6}`},
+		{"nobody is refused while auth is off", "illegal", users + `
+{"op":"disable","token":1,"call":1,"return":2}
+{"op":"get","key":"g/a","refused":"user name is empty","call":3,"return":4}`},
+		{"auth is off and on again", "ok", users + `
+{"op":"disable","token":1,"call":1,"return":2}
+{"op":"put","key":"g/a","value":"1","call":3,"return":4,"revision":2}
+{"op":"get","key":"g/a","token":2,"kv":{"value":"1"},"call":5,"return":6}
+{"op":"log in","user":true,"password":"p","refused":"authentication is not enabled","call":7,"return":8}
+{"op":"enable","call":9,"return":10}
+{"op":"get","key":"g/a","token":2,"refused":"invalid auth token","call":11,"return":12}
+{"op":"put","key":"h/a","token":1,"value":"1","refused":"invalid auth token","call":13,"return":14}
+{"op":"log in","user":true,"password":"p","token":3,"call":15,"return":16}
+{"op":"get","key":"g/a","token":3,"refused":"permission denied","call":17,"return":18}`},
+		{"a write while auth is on again", "illegal", users + `
+{"op":"disable","token":1,"call":1,"return":2}
+{"op":"enable","call":3,"return":4}
+{"op":"put","key":"g/a","value":"1","call":5,"return":6}`},
+		{"a login while auth is off", "illegal", users + `
+{"op":"disable","token":1,"call":1,"return":2}
+{"op":"log in","password":"p","token":3,"call":3,"return":4}`},
+		{"a token from before auth was off", "illegal", users + `
+{"op":"disable","token":1,"call":1,"return":2}
+{"op":"enable","call":3,"return":4}
+{"op":"delete user","token":1,"call":5,"return":6}`},
+		{"a lost switch takes effect later", "ok", users + `
+{"op":"disable","token":1,"call":1}
+{"op":"get","key":"g/a","refused":"user name is empty","call":2,"return":3}
+{"op":"get","key":"g/a","kv":null,"call":4,"return":5}`},
+		{"a password is changed", "ok", users + `
+{"op":"change password","password":"q","token":1,"call":1,"return":2}
+{"op":"get","key":"g/a","token":2,"refused":"invalid auth token","call":3,"return":4}
+{"op":"get","key":"g/a","token":1,"kv":null,"call":5,"return":6}
+{"op":"log in","user":true,"password":"p","refused":"authentication failed, invalid user ID or password","call":7,"return":8}
+{"op":"log in","user":true,"password":"q","token":3,"call":9,"return":10}`},
+		{"a token outlives the password", "illegal", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"change password","password":"q","token":1,"call":3,"return":4}
+{"op":"get","key":"g/a","token":2,"kv":null,"call":5,"return":6}`},
+		{"an old password", "illegal", users + `
+{"op":"change password","password":"q","token":1,"call":1,"return":2}
+{"op":"log in","user":true,"password":"p","token":3,"call":3,"return":4}`},
+		{"a good token is refused", "illegal", users + `
+{"op":"get","key":"g/a","token":2,"refused":"invalid auth token","call":3,"return":4}`},
+		{"a good token that the server forgot", "ok", users + `
+{"op":"forget","call":1,"return":9}
+{"op":"get","key":"g/a","token":1,"kv":null,"call":2,"return":3}
+{"op":"get","key":"g/a","token":2,"refused":"invalid auth token","call":4,"return":5}`},
+		{"a user is deleted and added", "ok", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"delete user","token":1,"call":3,"return":4}
+{"op":"get","key":"g/a","token":2,"refused":"invalid auth token","call":5,"return":6}
+{"op":"log in","user":true,"password":"p","refused":"authentication failed, invalid user ID or password","call":7,"return":8}
+{"op":"grant role","token":1,"refused":"user name not found","call":9,"return":10}
+{"op":"show user","token":1,"refused":"user name not found","call":9,"return":10}
+{"op":"add user","password":"q","token":1,"call":11,"return":12}
+{"op":"show user","token":1,"holds":false,"call":13,"return":14}
+{"op":"log in","user":true,"password":"q","token":3,"call":15,"return":16}
+{"op":"get","key":"g/a","token":3,"refused":"permission denied","call":17,"return":18}
+{"op":"grant role","token":1,"call":19,"return":20}
+{"op":"get","key":"g/a","token":3,"kv":null,"call":21,"return":22}`},
+		{"a user is added twice", "illegal", users + `
+{"op":"add user","password":"q","token":1,"call":1,"return":2}`},
+		{"a user's token outlives him", "illegal", users + `
+{"op":"delete user","token":1,"call":1,"return":2}
+{"op":"add user","password":"p","token":1,"call":3,"return":4}
+{"op":"get","key":"g/a","token":2,"refused":"permission denied","call":5,"return":6}`},
+		{"a role is revoked", "ok", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"revoke role","token":1,"call":3,"return":9}
+{"op":"get","key":"g/a","token":2,"kv":null,"call":4,"return":5}
+{"op":"get","key":"g/a","token":2,"refused":"permission denied","call":6,"return":7}
+{"op":"revoke role","token":1,"refused":"role is not granted to the user","call":10,"return":11}
+{"op":"grant role","token":1,"call":12,"return":13}
+{"op":"get","key":"g/a","token":2,"kv":null,"call":14,"return":15}`},
+		{"a role counts after it was revoked", "illegal", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"revoke role","token":1,"call":3,"return":4}
+{"op":"get","key":"g/a","token":2,"kv":null,"call":5,"return":6}`},
+		{"a role that was granted does not count", "illegal", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"get","key":"g/a","token":2,"refused":"permission denied","call":5,"return":6}`},
+		{"a role is deleted, and all that was permitted", "ok", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"delete role","token":1,"call":3,"return":4}
+{"op":"delete role","token":1,"refused":"role name not found","call":5,"return":6}
+{"op":"permit","key":"g/","may":"w","token":1,"refused":"role name not found","call":5,"return":6}
+{"op":"show user","token":1,"holds":false,"call":7,"return":8}
+{"op":"add role","token":1,"call":9,"return":10}
+{"op":"add role","token":1,"refused":"role name already exists","call":11,"return":12}
+{"op":"grant role","token":1,"call":13,"return":14}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"permission denied","call":15,"return":16}
+{"op":"permit","key":"g/","may":"","token":1,"refused":"permission is not granted to the role","call":17,"return":18}`},
+		{"permissions of a deleted role come back with it", "illegal", users + `
+{"op":"permit","key":"g/","may":"rw","token":1,"call":1,"return":2}
+{"op":"delete role","token":1,"call":3,"return":4}
+{"op":"add role","token":1,"call":5,"return":6}
+{"op":"grant role","token":1,"call":7,"return":8}
+{"op":"get","key":"g/a","token":2,"kv":null,"call":9,"return":10}`},
+		{"a user is shown with what he lost", "illegal", users + `
+{"op":"revoke role","token":1,"call":1,"return":2}
+{"op":"show user","token":1,"holds":true,"call":3,"return":4}`},
+		{"the user changes what only root may", "illegal", users + `
+{"op":"add role","token":2,"refused":"role name already exists","call":1,"return":2}`},
+		{"auth changes under way", "ok", users + `
+{"op":"revoke role","token":1,"call":1,"return":3}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"revision of auth store is old","call":2,"return":4}
+{"op":"disable","token":1,"call":5,"return":6}
+{"op":"enable","call":7,"return":9}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"user name is empty","call":6,"return":8}`},
+		{"auth is said to change, and does not", "illegal", users + `
+{"op":"revoke role","token":1,"call":1,"return":2}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"revision of auth store is old","call":3,"return":4}`},
+		{"auth is said to be switched on, and is not", "illegal", users + `
+{"op":"revoke role","token":1,"call":1,"return":9}
+{"op":"put","key":"g/a","value":"1","token":2,"refused":"user name is empty","call":3,"return":4}`},
+		{"refused without answer", "bad input", `{"op":"put","key":"g/a","refused":"permission denied","call":1}`},
+		{"a login without a token", "bad input", `{"op":"log in","call":1,"return":2}`},
+		{"a user of a group", "bad input", `{"op":"add user","key":"g/","call":1,"return":2}`},
 		{"a permit of something else", "bad input", `{"op":"permit","key":"g/","may":"x","call":1,"return":2}`},
 		{"a put with a permission", "bad input", `{"op":"put","key":"g/a","may":"w","call":1,"return":2}`},
 		{"a clear of one key", "bad input", `{"op":"clear","key":"g/a","deleted":0,"call":1,"return":2}`},
@@ -314,4 +447,67 @@ func simulate(random *rand.Rand, count int) string {
 			body, i, key, call, end, header)
 	}
 	return lines.String()
+}
+
+// Of the answers to operations on users, roles and keys, one after the other, none
+// can be exchanged for another without notice.
+func TestEveryWrongRefusalIsNoticed(t *testing.T) {
+	for seed := range int64(10) {
+		entries := simulateAuth(rand.New(rand.NewSource(seed)), 60)
+		if result := verdict(t, entries); result != exitLinearizable {
+			t.Fatalf("seed %d: status %d of a correct store", seed, result)
+		}
+		for at, entry := range entries {
+			right := entry.Refused
+			for _, wrong := range []string{"", denied, badToken, nobody} {
+				if entry.Refused = wrong; wrong == right || entry.raced() {
+					continue
+				}
+				if result := verdict(t, entries); result != exitIllegal {
+					t.Fatalf("seed %d, operation %d: status %d of %+v instead of %q", seed, at, result, entry, right)
+				}
+			}
+			entry.Refused = right
+		}
+	}
+}
+
+func verdict(t *testing.T, entries []*Entry) int {
+	var lines, out strings.Builder
+	for _, entry := range entries {
+		if err := json.NewEncoder(&lines).Encode(entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return run(strings.NewReader(lines.String()), &out, time.Minute, "")
+}
+
+// simulateAuth lets a store answer operations of root, of the user, of nobody,
+// and with tokens that have ended.
+func simulateAuth(random *rand.Rand, count int) []*Entry {
+	ops := []string{"log in", "log in", "put", "put", "delete", "permit", "permit", "enable", "disable", "add user",
+		"delete user", "change password", "add role", "delete role", "grant role", "grant role", "revoke role", "show user"}
+	entries, now, none := []*Entry{}, store{keys: keys{}}, int64(0)
+	for i := range int64(count) {
+		end := 10*i + 5
+		entry := &Entry{Op: ops[random.Intn(len(ops))], Call: 10 * i, Return: &end, Token: int64(random.Intn(int(i + 1)))}
+		entry.Password = []string{"p", "q"}[random.Intn(2)]
+		switch entry.Op {
+		case "log in":
+			entry.Token, entry.User = i+1, random.Intn(2) == 0
+		case "put", "delete":
+			entry.Key, entry.Deleted = "g/a", &none
+		case "permit":
+			entry.Key, entry.May = "g/", []string{"", "r", "w", "rw"}[random.Intn(4)]
+		}
+		entry.Holds = entry.Op == "show user" && now.auth.holds
+		if s := now.keys["g/a"]; entry.Op == "delete" && s.exists {
+			one := int64(1)
+			entry.Deleted = &one
+		}
+		entry.Refused = now.auth.refuses(entry, now.keys)
+		now = now.step(entry)[0]
+		entries = append(entries, entry)
+	}
+	return entries
 }

@@ -43,30 +43,32 @@ type Entry struct {
 	Expect *Expectation `json:"expect"` // cas: the condition
 	Also   []string     `json:"also"`   // cas: other keys of the group that get the value too
 	Lease  int64        `json:"lease"`  // put: what the key hangs on; revoke: what ends
-	May    string       `json:"may"`    // permit: what the user may do with the group from now on
+	May    string       `json:"may"`    // permit: what the role may do with the group from now on
 
 	KV        *KeyValue            `json:"kv"`        // get, failed cas: what was there, nil for nothing
 	KVs       map[string]*KeyValue `json:"kvs"`       // list: what was there
 	Deleted   *int64               `json:"deleted"`   // delete, clear: how many keys
 	Succeeded *bool                `json:"succeeded"` // cas
-	Had       *bool                `json:"had"`       // permit: whether the user had been allowed anything
 	// A failed cas read the key in its else branch: KV counts.
 	Read bool `json:"read"`
 
-	User   bool `json:"user"`   // done by the user whom permits are about
-	Denied bool `json:"denied"` // and refused for want of a permission
+	Token    int64  `json:"token"`    // log in: what was given; others: what was shown, 0 for nothing
+	User     bool   `json:"user"`     // log in: as the user, not as root
+	Password string `json:"password"` // log in, add user, change password: the user's
+	Holds    bool   `json:"holds"`    // show user: whether he has the role
+	Refused  string `json:"refused"`  // why it was not done, in etcd's words
 
 	line int
 }
 
 func (e *Entry) known() bool { return e.Return != nil }
 
-func (e *Entry) answered() bool { return e.known() && !e.Denied }
+func (e *Entry) answered() bool { return e.known() && e.Refused == "" }
 
 // changes says whether an operation is known to have made a revision.
 func (e *Entry) changes() bool {
 	switch {
-	case !e.known(), e.Denied:
+	case !e.answered():
 		return false
 	case e.Op == "put":
 		return true
@@ -79,13 +81,13 @@ func (e *Entry) changes() bool {
 }
 
 func (e *Entry) validate() error {
-	if e.Key == "" {
+	if e.Key == "" && !e.ofAuth() {
 		return errors.New("no key")
 	}
 	if e.known() && *e.Return < e.Call {
 		return errors.New("returns before its call")
 	}
-	if err := e.validatePermit(); err != nil {
+	if err := e.validateAuth(); err != nil {
 		return err
 	}
 	switch e.Op {
@@ -102,7 +104,9 @@ func (e *Entry) validate() error {
 		}
 		return e.Expect.validate()
 	default:
-		return fmt.Errorf("unknown op %q", e.Op)
+		if !e.ofAuth() {
+			return fmt.Errorf("unknown op %q", e.Op)
+		}
 	}
 	return nil
 }
@@ -165,12 +169,15 @@ func readHistory(in io.Reader) ([]*Entry, error) {
 	return history, lines.Err()
 }
 
-// toOperations leaves out reads that never returned: they constrain nothing.
+// toOperations leaves out what changes nothing and never returned: it constrains nothing.
 func toOperations(history []*Entry) []porcupine.Operation {
 	var operations []porcupine.Operation
 	for _, entry := range history {
-		if !entry.known() && (entry.Op == "get" || entry.Op == "list") {
-			continue
+		switch entry.Op {
+		case "get", "list", "log in", "show user":
+			if !entry.known() {
+				continue
+			}
 		}
 		// One that may never have happened may as well happen last.
 		end := int64(math.MaxInt64)

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ func run(in io.Reader, out io.Writer, timeout time.Duration, picture string) int
 		fmt.Fprintln(out, "bad input:", err)
 		return exitBadInput
 	}
-	if err := checkRevisions(history); err != nil {
+	if err := errors.Join(checkRevisions(history), checkRaces(history)); err != nil {
 		fmt.Fprintln(out, "illegal:", err)
 		return exitIllegal
 	}
