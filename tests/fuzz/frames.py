@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 from collections.abc import Callable
 from itertools import islice
@@ -47,6 +48,13 @@ from tests.support.simulation import simulate
 METHODS = ("Echo", "Soon", "Later", "Metadata", "Status", "Size", "Mirror", "Sum", "Count", "Wait",
            "Early", "Break", "Ignore", "Hang", "Nothing")  # fmt: skip
 TIMEOUTS = ("", "1S", "0n", "5m", "x")
+ODD_FIELDS = (
+    ("grpc-encoding", "snappy"), ("te", "gzip"), ("x-a-bin", "!!"), ("x-a-bin", "AAE,/w"),
+    (":status", "200"), ("content-length", "7"), ("content-length", "x"), ("Upper", "x"),
+    ("content-type", "text/html"), ("cookie", "a"),
+)  # fmt: skip
+OPEN, GZIP, PARTS, ODD = 0x80, 0x40, 0x20, 0x10
+"""How a call is made, the second octet behind its step; also which of the timeouts it has."""
 TURNS = 30
 """Of the loop, after which all is done that can be."""
 FRAME, CALL, RAW, CUT, TURN, WAIT, PAUSE, DRAIN = range(8)
@@ -163,10 +171,18 @@ class Conversation:
         fields = request_fields(method)
         if timeout := TIMEOUTS[how % len(TIMEOUTS)]:
             fields.append(("grpc-timeout", timeout))
-        block = bytes(self._encoder.encode(fields))
         body = message(self._octets())
+        if how & GZIP:
+            fields.append(("grpc-encoding", "gzip"))
+            body = message(gzip.compress(body[5:], mtime=0), 1)
+        if how & ODD:
+            fields.append(ODD_FIELDS[self._octet() % len(ODD_FIELDS)])
+        block = bytes(self._encoder.encode(fields))
         self._say(frame(HEADERS, END_HEADERS, self._next, block))
-        self._say(frame(DATA, 0 if how & 0x80 else END_STREAM, self._next, body))
+        cut = len(body) // 2 if how & PARTS else 0
+        if cut:
+            self._say(frame(DATA, 0, self._next, body[:cut]))
+        self._say(frame(DATA, 0 if how & OPEN else END_STREAM, self._next, body[cut:]))
         self._next += 2
 
     async def _settle(self) -> None:
@@ -208,16 +224,18 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return bytes([FRAME, kind, flags, stream, len(payload)]) + payload
 
 
-_TURN, _OPEN = bytes([TURN]), 0x80
+_TURN = bytes([TURN])
 SEEDS = [
     b"".join(_call(method, b"7") for method in METHODS) + _TURN * 9,
-    b"".join(_call(method, b"300000", _OPEN) + _TURN for method in ("Size", "Mirror", "Sum")),
+    b"".join(_call(method, b"300000", OPEN) + _TURN for method in ("Size", "Mirror", "Sum")),
     _call("Size", b"900000") + _frame(WINDOW_UPDATE, 0, 0, b"\0\x10\0\0")
     + _frame(WINDOW_UPDATE, 0, 1, b"\0\x10\0\0") + _TURN,
     _call("Count", b"20") + _TURN * 3 + _frame(SETTINGS, 0, 0, b"\0\4\0\1\0\0") + _TURN,
+    b"".join(_call(method, b"7", how) for method in ("Echo", "Metadata", "Mirror")
+             for how in (GZIP, PARTS, ODD)) + _TURN,
     _call("Wait", b"a") + _TURN * 3 + _frame(RST_STREAM, 0, 1, b"\0\0\0\x08") + _TURN,
     _call("Hang", b"a", 1) + _call("Later", b"a") + bytes([WAIT, 20, DRAIN, TURN, WAIT, 9]),
-    _call("Mirror", b"a", _OPEN) + _frame(DATA, 8, 1, b"\3\0\0\0\0\1aaaa") + _TURN
+    _call("Mirror", b"a", OPEN) + _frame(DATA, 8, 1, b"\3\0\0\0\0\1aaaa") + _TURN
     + _frame(HEADERS, 5, 1, b"\0\1a\1b") + _TURN,
     _frame(HEADERS, 1, 1, b"\x83\x86") + _frame(CONTINUATION, 4, 1, b"\x84") + _TURN,
     _frame(HEADERS, 0x25, 1, b"\0\0\0\0\x10\x83\x86\x84") + bytes([CUT, 3, TURN, PAUSE]),

@@ -85,24 +85,33 @@ def _end_of(heard: Sequence[Frame]) -> bytes | None:
 
 
 def _by_stream(heard: Sequence[Frame]) -> dict[int, list[Part]]:
+    """Return what was heard of each stream, up to where it was reset."""
     found: dict[int, list[Part]] = defaultdict(list)
+    reset = set()
     for one in heard:
         parts = found[one.stream]
-        if one.kind == DATA and parts and parts[-1][0] == DATA:
+        if one.kind == RST_STREAM:
+            reset.add(one.stream)
+        elif one.kind not in {DATA, HEADERS} or one.stream in reset:
+            continue
+        elif one.kind == DATA and parts and parts[-1][0] == DATA:
             parts[-1] = (DATA, parts[-1][1] + one.payload, one.ends)
-        elif one.kind in {DATA, HEADERS, RST_STREAM}:
+        else:
             parts.append((one.kind, one.payload, one.ends))
     return found
 
 
 def _goes_on(one: Sequence[Part], other: Sequence[Part]) -> bool:
-    """Return whether one is the beginning of the other, up to where one was reset."""
-    for mine, yours in zip(one, other, strict=False):
-        if mine == yours:
-            continue
-        if RST_STREAM in {mine[0], yours[0]}:
-            return True
-        is_last = mine is one[-1] or yours is other[-1]
-        shorter, longer = sorted((mine[1], yours[1]), key=len)
-        return is_last and mine[0] == yours[0] == DATA and longer.startswith(shorter)
-    return True
+    """Return whether one is the beginning of the other."""
+    shorter, longer = sorted((one, other), key=_size)
+    *first, (kind, payload, _) = shorter or [(DATA, b"", False)]
+    at = len(first)
+    if first != longer[:at]:
+        return False
+    if at == len(longer) or shorter[-1:] == longer[at : at + 1]:
+        return not payload or at < len(longer)
+    return kind == longer[at][0] == DATA and longer[at][1].startswith(payload)
+
+
+def _size(parts: Sequence[Part]) -> tuple[int, int]:
+    return len(parts), len(parts[-1][1]) if parts else 0
