@@ -14,6 +14,7 @@ from datastore.shim.gateway.routes import ROUTES
 from tests.support.client import Client
 from tests.support.running import Server
 from tests.support.shim import shim
+from tests.support.soaking import for_long
 
 ENDLESS = {"/v3/watch", "/v3/lock/lock", "/v3/election/observe", "/v3/election/campaign"}
 LASTING = {"/v3/maintenance/alarm", "/v3/auth/enable"}
@@ -123,3 +124,15 @@ def test_every_request_is_answered_for_what_it_is(
 @given(st.binary(max_size=300))
 def test_what_is_hardly_http_does_no_harm(fuzzed: Fuzzed, data: bytes) -> None:
     fuzzed.runner.run(fuzzed.raw(data))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_every_of_many_requests_is_answered_for_what_it_is(fuzzed: Fuzzed) -> None:
+    for_long(lambda: test_every_request_is_answered_for_what_it_is(fuzzed))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_much_that_is_hardly_http_does_no_harm(fuzzed: Fuzzed) -> None:
+    for_long(lambda: test_what_is_hardly_http_does_no_harm(fuzzed))
