@@ -103,15 +103,13 @@ def _by_stream(heard: Sequence[Frame]) -> dict[int, list[Part]]:
 
 def _goes_on(one: Sequence[Part], other: Sequence[Part]) -> bool:
     """Return whether one is the beginning of the other."""
-    shorter, longer = sorted((one, other), key=_size)
-    *first, (kind, payload, _) = shorter or [(DATA, b"", False)]
-    at = len(first)
-    if first != longer[:at]:
-        return False
-    if at == len(longer) or shorter[-1:] == longer[at : at + 1]:
-        return not payload or at < len(longer)
-    return kind == longer[at][0] == DATA and longer[at][1].startswith(payload)
+    for mine, yours in zip(one, other, strict=False):
+        if mine != yours:
+            (cut, of), (whole, _) = sorted(((mine, one), (yours, other)), key=_size)
+            return cut is of[-1] and cut[0] == whole[0] == DATA and whole[1].startswith(cut[1])
+    return True
 
 
-def _size(parts: Sequence[Part]) -> tuple[int, int]:
-    return len(parts), len(parts[-1][1]) if parts else 0
+def _size(found: tuple[Part, Sequence[Part]]) -> tuple[int, bool]:
+    (_, payload, ends), _ = found
+    return len(payload), ends
