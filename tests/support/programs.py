@@ -122,13 +122,22 @@ def transactions(depth: int = 3) -> st.SearchStrategy[pb.TxnRequest]:
 
 
 def survivable(txn: pb.TxnRequest) -> pb.TxnRequest:
-    """Take out what kills etcd 3.7.3: keeping the value of a key that the transaction deleted."""
+    """Take out what kills etcd 3.7.3: keeping the value of a key that the transaction deleted.
+
+    It refuses most such transactions for naming a key twice, but not all.
+    """
     nested = list(walk(txn))
-    if any(m.range_end == b"\0" for m in nested if isinstance(m, pb.DeleteRangeRequest)):
-        for message in nested:
-            if isinstance(message, pb.PutRequest):
-                message.ignore_value = message.ignore_lease = False
+    gone = [m for m in nested if isinstance(m, pb.DeleteRangeRequest)]
+    for message in nested:
+        if isinstance(message, pb.PutRequest) and any(_holds(each, message.key) for each in gone):
+            message.ignore_value = message.ignore_lease = False
     return txn
+
+
+def _holds(span: pb.DeleteRangeRequest, key: bytes) -> bool:
+    if not span.range_end:
+        return key == span.key
+    return span.key <= key and (span.range_end == b"\0" or key < span.range_end)
 
 
 def walk(message: Message) -> Iterator[Message]:
