@@ -5,7 +5,7 @@ Requests are parsed by protobuf (upb); answers are joins of bytes, most of them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, assert_never
 
 from datastore.etcdpb import rpc_pb2 as pb
@@ -14,6 +14,13 @@ from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.check import DEFAULT_MAX_TXN_OPS, check_single, check_size
 from datastore.shim.mvcc.wire import AS_FIELD_3, frame, varint
 from datastore.shim.rpc.header import EMPTY, nested
+from datastore.shim.transport.api import Body, Pieces
+
+JOINED_BYTES: Final = 1 << 20
+"""About how large an answer is joined; a larger one leaves in pieces."""
+_COUNTED_KEYS: Final = 1000
+"""Of fewer keys a sample tells how large an answer is: to look at all costs a page too much."""
+_SAMPLE_STEP: Final = 8
 
 _ORDERS: Final = {int(order): order for order in ops.SortOrder}
 _TARGETS: Final = {int(target): target for target in ops.SortTarget}
@@ -134,8 +141,21 @@ def _to_unknown_compare(compare: pb.Compare) -> ops.Compare:
     return ops.Compare(ops.CompareTarget.VERSION, result, compare.key, 0, compare.range_end)
 
 
-def from_range(header: bytes, result: ops.RangeResult) -> bytes:
+def from_range(header: bytes, result: ops.RangeResult) -> Body:
     """Return a RangeResponse. Hot."""
+    kvs = result.kvs
+    if len(kvs) > 1 and _estimate(kvs) > JOINED_BYTES:
+        return Pieces((header, *kvs, range_tail(more=result.more, count=result.count)))
+    return _join_range(header, result)
+
+
+def _estimate(kvs: Sequence[bytes]) -> int:
+    """Return about how many bytes these are, exactly where they are many."""
+    sample = kvs if len(kvs) > _COUNTED_KEYS else kvs[::_SAMPLE_STEP]
+    return sum(map(len, sample)) * len(kvs) // len(sample)
+
+
+def _join_range(header: bytes, result: ops.RangeResult) -> bytes:
     return b"".join((header, *result.kvs, range_tail(more=result.more, count=result.count)))
 
 
@@ -177,7 +197,7 @@ def _response_ops(results: Iterable[ops.OpResult]) -> Iterable[bytes]:
 def _response_op(result: ops.OpResult) -> bytes:
     match result:
         case ops.RangeResult():
-            return frame(b"\x0a", from_range(nested(result.revision), result))
+            return frame(b"\x0a", _join_range(nested(result.revision), result))
         case ops.PutResult():
             return frame(b"\x12", from_put(nested(result.revision), result))
         case ops.DeleteRangeResult():

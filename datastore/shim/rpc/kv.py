@@ -20,7 +20,7 @@ from datastore.shim.reader import Chunk, Reader
 from datastore.shim.rpc import convert, shapes
 from datastore.shim.rpc.quota import Quota
 from datastore.shim.rpc.service import Desk, to_refusal
-from datastore.shim.transport.api import Call, Code, Later, RpcError
+from datastore.shim.transport.api import Body, Call, Code, Later, RpcError
 from datastore.shim.writer import Writer
 
 REQUEST_SECONDS: Final = 7.0
@@ -65,7 +65,7 @@ class KvService:
         desk.unary("/etcdserverpb.KV/Txn", self.txn)
         desk.unary("/etcdserverpb.KV/Compact", self.compact)
 
-    def range(self, call: Call, body: bytes) -> bytes | Awaitable[bytes]:
+    def range(self, call: Call, body: bytes) -> Body | Awaitable[Body]:
         """Answer at once where nothing must be waited for. Hot."""
         op = shapes.decode_range(body)
         if op is None:
@@ -79,7 +79,7 @@ class KvService:
         self.values_served += len(result.kvs)
         return convert.from_range(self._headers.at(result.revision), result)
 
-    async def _range_later(self, call: Call, op: ops.Range) -> bytes:
+    async def _range_later(self, call: Call, op: ops.Range) -> Body:
         result = await self._reader.range(op, partial(self._guard.identify, call))
         self.values_served += len(result.kvs)
         return convert.from_range(self._headers.at(result.revision), result)

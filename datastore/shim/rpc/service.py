@@ -16,7 +16,17 @@ from datastore.shim.health import Health, State
 from datastore.shim.rpc.guard import Guard
 from datastore.shim.rpc.header import Headers
 from datastore.shim.rpc.status import to_rpc_error
-from datastore.shim.transport.api import Call, Code, Later, RpcError, Stream, Transport, Unary
+from datastore.shim.transport.api import (
+    Body,
+    Call,
+    Code,
+    Later,
+    Pieces,
+    RpcError,
+    Stream,
+    Transport,
+    Unary,
+)
 
 LEADER_LOST_SECONDS = 30.0
 """etcd ends streams that want a leader three election timeouts after it lost its own, so that
@@ -68,7 +78,7 @@ class Desk:
         """Serve a method with one request and one answer."""
         self._register(path, self._guard(path, handler, self._await))
 
-    def waiting(self, path: str, handler: Callable[[Call, bytes], Awaitable[bytes]]) -> None:
+    def waiting(self, path: str, handler: Callable[[Call, bytes], Awaitable[Body]]) -> None:
         """Serve a method whose answer may be long in coming: `end_streams` ends it too."""
         self._register(path, self._guard(path, handler, self._attend))
 
@@ -96,7 +106,7 @@ class Desk:
         self,
         path: str,
         handler: Unary,
-        attend: Callable[[str, Call, Awaitable[bytes]], Awaitable[bytes]],
+        attend: Callable[[str, Call, Awaitable[Body]], Awaitable[Body]],
     ) -> Unary:
         handled, started, health = self.handled, self.started, self.health
         ok = (path, Code.OK)
@@ -104,7 +114,7 @@ class Desk:
         def count(error: RpcError | None) -> None:
             handled[ok if error is None else (path, error.code)] += 1
 
-        def serve(call: Call, body: bytes) -> bytes | Later | Awaitable[bytes]:  # hot
+        def serve(call: Call, body: bytes) -> Body | Later | Awaitable[Body]:  # hot
             started[path] += 1
             try:
                 if not health.serving:
@@ -118,11 +128,14 @@ class Desk:
             if isinstance(answer, Later):
                 answer.note = count
                 return answer
+            if isinstance(answer, Pieces):
+                handled[ok] += 1
+                return answer
             return attend(path, call, answer)
 
         return serve
 
-    async def _await(self, path: str, call: Call, answer: Awaitable[bytes]) -> bytes:
+    async def _await(self, path: str, call: Call, answer: Awaitable[Body]) -> Body:
         try:
             body = await answer
         except _FAILURES as error:
@@ -199,13 +212,13 @@ class Desk:
 def _timed(path: str, handler: Unary, observe: Callable[[str, float], None]) -> Unary:
     """Return a handler that also tells how long each call took (--metrics extensive)."""
 
-    def serve(call: Call, body: bytes) -> bytes | Later | Awaitable[bytes]:
+    def serve(call: Call, body: bytes) -> Body | Later | Awaitable[Body]:
         start = time.perf_counter()
 
         def note(_error: object = None) -> None:
             observe(path, time.perf_counter() - start)
 
-        async def awaited(answer: Awaitable[bytes]) -> bytes:
+        async def awaited(answer: Awaitable[Body]) -> Body:
             try:
                 return await answer
             finally:
@@ -216,7 +229,7 @@ def _timed(path: str, handler: Unary, observe: Callable[[str, float], None]) -> 
         except BaseException:
             note()
             raise
-        if isinstance(answer, bytes):
+        if isinstance(answer, bytes | Pieces):
             note()
             return answer
         if not isinstance(answer, Later):

@@ -7,10 +7,13 @@ once returns bytes, and no task is made for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -59,6 +62,8 @@ class RpcError(Exception):
         self.trailers = trailers
 
 
+PIECE_BYTES: Final = 64 << 10
+"""A piece of a large answer has at least so many bytes, but for the last one."""
 _CANCELLED = RpcError(Code.CANCELLED, "context canceled")
 
 
@@ -193,16 +198,60 @@ def _ignore(_error: object = None) -> None:
     pass
 
 
-async def settled(answer: bytes | Later | Awaitable[bytes]) -> bytes:
-    """Return what a unary handler answers, now or later."""
-    if isinstance(answer, bytes):
-        return answer
-    return await (answer.wait() if isinstance(answer, Later) else answer)
+class Pieces:
+    """A large answer that is never there as a whole: its parts are shared until they are sent.
+
+    A transport takes piece after piece as the client lets it; its length is that of what is left.
+    """
+
+    __slots__ = ("_ends", "_parts", "_taken")
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = list(parts)
+        self._ends = array("Q", accumulate(map(len, self._parts)))
+        # What is taken leaves the end of a list at no cost, however many are left.
+        self._parts.reverse()
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return self._ends[-1] - self._taken if self._parts else 0
+
+    def take(self) -> bytes:
+        """Return the next piece, parts that make `PIECE_BYTES`; nothing after the last."""
+        parts, ends = self._parts, self._ends
+        if not parts:
+            return b""
+        first = len(ends) - len(parts)
+        last = min(bisect_left(ends, self._taken + PIECE_BYTES, first), len(ends) - 1)
+        size = last + 1 - first
+        self._taken = ends[last]
+        if size == 1:
+            return parts.pop()
+        piece = b"".join(parts[: -size - 1 : -1])
+        del parts[-size:]
+        return piece
+
+    def join(self) -> bytes:
+        """Return all that is left, for who needs it as a whole."""
+        parts, self._parts = self._parts, []
+        return b"".join(reversed(parts))
 
 
-Unary = Callable[[Call, bytes], "bytes | Later | Awaitable[bytes]"]
-"""Bytes: answered in this turn of the loop. `Later`: by whoever works on it, without a task.
-An error is raised as RpcError."""
+Body = bytes | Pieces
+"""One message that is sent."""
+
+
+async def settled(answer: Body | Later | Awaitable[Body]) -> bytes:
+    """Return what a unary handler answers, now or later, as a whole."""
+    if isinstance(answer, Later):
+        return await answer.wait()
+    body = answer if isinstance(answer, bytes | Pieces) else await answer
+    return body if isinstance(body, bytes) else body.join()
+
+
+Unary = Callable[[Call, bytes], "Body | Later | Awaitable[Body]"]
+"""Bytes, or pieces: answered in this turn of the loop. `Later`: by whoever works on it, without a
+task. An error is raised as RpcError."""
 Stream = Callable[[Call], Awaitable[None]]
 """Server-streaming and bidirectional alike; returning is OK, cancelled when the call is done."""
 

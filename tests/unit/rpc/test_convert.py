@@ -13,6 +13,7 @@ from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.wire import frame_key_value
 from datastore.shim.rpc import convert
 from datastore.shim.rpc.header import EMPTY, Headers, derive_member_id, nested
+from datastore.shim.transport.api import Pieces
 
 HEADERS = Headers(cluster_id=(1 << 64) - 5, member_id=9)
 NUMBERS = st.integers(0, (1 << 63) - 1)
@@ -74,6 +75,18 @@ def test_a_range_answer_is_what_protobuf_would_have_written(
     result = ops.RangeResult([framed(kv) for kv in kvs], count, more, 5)
     expected = pb.RangeResponse(header=header(5), kvs=kvs, more=more, count=count)
     assert convert.from_range(HEADERS.at(5), result) == expected.SerializeToString()
+
+
+@pytest.mark.parametrize("keys", [2, 1000, 1001])
+def test_a_large_range_answer_is_not_joined(keys: int) -> None:
+    size = convert.JOINED_BYTES // keys
+    kvs = [kv_pb2.KeyValue(key=b"%d" % number, value=bytes(size)) for number in range(keys)]
+    result = ops.RangeResult([framed(kv) for kv in kvs], keys, True, 5)
+    expected = pb.RangeResponse(header=header(5), kvs=kvs, more=True, count=keys)
+    answer = convert.from_range(HEADERS.at(5), result)
+    assert isinstance(answer, Pieces)
+    assert len(answer) == expected.ByteSize()
+    assert answer.join() == expected.SerializeToString()
 
 
 @given(kv=st.none() | key_values())

@@ -23,6 +23,7 @@ from datastore.shim.transport.api import (
     Code,
     Later,
     Limits,
+    Pieces,
     RpcError,
     TlsFiles,
     Transport,
@@ -32,6 +33,8 @@ from datastore.shim.transport.http2.server import Http2Transport
 
 ECHO, LATER, FAIL, BUG, SLOW = "/t.T/Echo", "/t.T/Later", "/t.T/Fail", "/t.T/Bug", "/t.T/Slow"
 BATCH = "/t.T/Batch"
+LARGE, LARGE_LATER = "/t.T/Large", "/t.T/LargeLater"
+PARTS = [bytes((number,)) * (number << 10) for number in range(200)]
 MIRROR, FLOOD, WAIT, WHO = "/t.T/Mirror", "/t.T/Flood", "/t.T/Wait", "/t.T/Who"
 EXCHANGE = "/t.T/Exchange"
 TEXT = "etcdserver: mvcc: required revision has been compacted % é"
@@ -47,6 +50,8 @@ class Handlers:
         self.arrived: asyncio.Queue[bytes] = asyncio.Queue()
         self.waiting: list[tuple[Later, bytes]] = []
         transport.unary(BATCH, self.batch)
+        transport.unary(LARGE, lambda _call, _body: Pieces(PARTS))
+        transport.unary(LARGE_LATER, self.large_later)
         transport.unary(ECHO, lambda _call, body: body)
         transport.unary(LATER, self.later)
         transport.unary(FAIL, self.fail)
@@ -62,6 +67,10 @@ class Handlers:
         await asyncio.sleep(0)
         call.trailer("kind", "late")
         return body[::-1]
+
+    async def large_later(self, call: Call, body: bytes) -> Pieces:
+        call.trailer("kind", "large")
+        return Pieces(PARTS)
 
     def batch(self, call: Call, body: bytes) -> Later:
         """Answer the third request, which is refused, and the two before it in one go."""
@@ -155,6 +164,17 @@ async def test_a_unary_handler_answers_at_once_or_later_with_a_trailer(serving) 
         call = channel.unary_unary(LATER)(b"abc")
         assert await call == b"cba"
         assert ("kind", "late") in list(await call.trailing_metadata())
+
+
+async def test_a_large_answer_may_come_in_pieces(serving) -> None:
+    options = [("grpc.max_receive_message_length", -1)]
+    async with (
+        serving() as (target, _, _),
+        grpc.aio.insecure_channel(target, options=options) as channel,
+    ):
+        calls = [channel.unary_unary(method)(b"") for method in (LARGE, LARGE_LATER) * 2]
+        assert [await call for call in calls] == [b"".join(PARTS)] * 4
+        assert ("kind", "large") in list(await calls[1].trailing_metadata())
 
 
 async def test_answers_given_later_without_a_task_reach_who_asked(serving) -> None:

@@ -6,10 +6,15 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from datastore.shim.transport.api import Pieces
+
 STREAM_HIGH: Final = 64 << 10
 """Bytes waiting on one stream above which a sender is to wait."""
 
 Piece = bytes | memoryview
+"""What is written next."""
+Chunk = Piece | Pieces
+"""What waits for that."""
 
 
 class Flow:
@@ -35,7 +40,7 @@ class Flow:
     def __init__(self, stream_id: int, window: int) -> None:
         self.stream_id = stream_id
         self.window = window
-        self.chunks: deque[Piece] = deque()
+        self.chunks: deque[Chunk] = deque()
         self.pending = 0
         self.queued = False
         self.tail: bytes | None = None

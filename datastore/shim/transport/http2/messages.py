@@ -10,6 +10,8 @@ from datastore.shim.transport.api import Code, RpcError
 PREFIX_SIZE: Final = 5
 _GZIP: Final = 31
 """zlib's window bits for a gzip frame."""
+MAX_SEND: Final = (1 << 31) - 1
+"""etcd: v3rpc/grpc.go, maxSendBytes."""
 
 
 def too_large(size: int, limit: int) -> RpcError:
@@ -17,6 +19,12 @@ def too_large(size: int, limit: int) -> RpcError:
     return RpcError(
         Code.RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size} vs. {limit})"
     )
+
+
+def too_large_to_send(size: int) -> RpcError:
+    """Return the refusal of an answer above what etcd sends, in grpc-go's words."""
+    text = f"grpc: trying to send message larger than max ({size} vs. {MAX_SEND})"
+    return RpcError(Code.RESOURCE_EXHAUSTED, text)
 
 
 def truncated() -> RpcError:

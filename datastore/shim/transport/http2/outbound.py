@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from datastore.shim.transport.api import Body, Pieces
 from datastore.shim.transport.http2 import frames, status
-from datastore.shim.transport.http2.flow import STREAM_HIGH, Flow, Ledger, Piece
+from datastore.shim.transport.http2.flow import STREAM_HIGH, Chunk, Flow, Ledger, Piece
 from datastore.shim.transport.http2.frames import ConnectionFault, StreamFault
 from datastore.shim.transport.http2.settings import PeerSettings
 
@@ -37,7 +38,7 @@ _pack_reply = _REPLY.pack
 _pack_tail = _TAIL.pack
 
 
-def _held_by(chunk: Piece) -> int:
+def _held_by(chunk: Chunk) -> int:
     """Return the bytes that a chunk keeps in memory: the rest of one keeps the whole."""
     return memoryview(chunk.obj).nbytes if isinstance(chunk, memoryview) else len(chunk)
 
@@ -200,12 +201,16 @@ class Sender:
             if not self.dirty:
                 self._schedule(self)
             return 0
-        self.queue(flow, _PREFIX.pack(0, size - 5))
+        return self.enqueue(flow, message)
+
+    def enqueue(self, flow: Flow, message: Body) -> int:
+        """Queue a message, which may be too large to be one piece; return the bytes that wait."""
+        self.queue(flow, _PREFIX.pack(0, len(message)))
         if message:
             self.queue(flow, message)
         return flow.pending
 
-    def queue(self, flow: Flow, data: bytes) -> None:
+    def queue(self, flow: Flow, data: Body) -> None:
         """Queue bytes behind what waits on the stream."""
         flow.chunks.append(data)
         flow.pending += len(data)
@@ -373,10 +378,14 @@ class Sender:
             block, flow.tail = flow.tail, None
             self._send_tail(flow.stream_id, block)
 
-    def _take(self, chunks: deque[Piece], size: int) -> None:
+    def _take(self, chunks: deque[Chunk], size: int) -> None:
         """Move `size` bytes to what is written next."""
         while size:
             chunk = chunks.popleft()
+            if isinstance(chunk, Pieces):
+                rest, chunk = chunk, chunk.take()
+                if rest:
+                    chunks.appendleft(rest)
             if len(chunk) > size:
                 view = memoryview(chunk)
                 chunks.appendleft(view[size:])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Awaitable, Coroutine
 
-from datastore.shim.transport.api import Answer, Code, Later, RpcError, exchange
+from datastore.shim.transport.api import Answer, Body, Code, Later, Pieces, RpcError, exchange
 from datastore.shim.transport.http2 import frames, messages, status
 from datastore.shim.transport.http2.call import Rpc
+from datastore.shim.transport.http2.flow import Flow
 
 
 class UnaryCall(Rpc):
@@ -67,7 +68,7 @@ class UnaryCall(Rpc):
         self._request = self.inbox = None
         self.connection.serve(self, request)
 
-    def give(self, answer: bytes | Later | Awaitable[bytes]) -> None:
+    def give(self, answer: Body | Later | Awaitable[Body]) -> None:
         """Take what the handler returned. Hot."""
         if isinstance(answer, bytes):
             if (
@@ -79,6 +80,9 @@ class UnaryCall(Rpc):
                 self.done = True
             else:
                 self.answer(answer)
+            return
+        if isinstance(answer, Pieces):
+            self._answer_in_pieces(answer)
             return
         if self.opened == 0.0:
             self.connection.calls[self.stream_id] = self
@@ -102,11 +106,24 @@ class UnaryCall(Rpc):
         ):
             connection.ended(self.stream_id)
             return
-        if self.stream_id not in connection.calls:
-            connection.calls[self.stream_id] = self
-        flow = self.begin()
+        flow = self._begin_answer()
         connection.sender.message(flow, body)
         connection.sender.finish(flow, status.trailers(None, self._trailers or ()))
+
+    def _answer_in_pieces(self, body: Pieces) -> None:
+        if len(body) > messages.MAX_SEND:
+            self.refuse(messages.too_large_to_send(len(body)))
+            return
+        self.finish()
+        flow = self._begin_answer()
+        self.connection.sender.enqueue(flow, body)
+        self.connection.sender.finish(flow, status.trailers(None, self._trailers or ()))
+
+    def _begin_answer(self) -> Flow:
+        """Send the headers of an answer that may have to wait for windows."""
+        if self.stream_id not in self.connection.calls:
+            self.connection.calls[self.stream_id] = self
+        return self.begin()
 
     def _take(self, body: bytes | None, error: RpcError | None) -> None:
         self.connection.running -= 1
@@ -117,15 +134,19 @@ class UnaryCall(Rpc):
         else:
             self.answer(body or b"")
 
-    async def _await(self, answer: Awaitable[bytes]) -> None:
+    async def _await(self, answer: Awaitable[Body]) -> None:
         try:
             if not self.enter():
                 if isinstance(answer, Coroutine):
                     answer.close()
                 return
             body = await answer
-            if not self.done:
+            if self.done:
+                return
+            if isinstance(body, bytes):
                 self.answer(body)
+            else:
+                self._answer_in_pieces(body)
         except CancelledError:
             self.interrupted()
         except Exception as error:  # noqa: BLE001 - the boundary that logs

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from datastore.shim.transport.api import Call, Code, Later, Limits, RpcError
+from datastore.shim.transport.api import Call, Code, Later, Limits, Pieces, RpcError
 from datastore.shim.transport.http2 import frames, keepalive
 from datastore.shim.transport.http2.connection import BACKLOG_LIMIT
 from datastore.shim.transport.http2.headers import Methods
@@ -15,6 +15,7 @@ from datastore.shim.transport.http2.keepalive import Sweeper
 from datastore.shim.transport.http2.outbound import PENDING_LIMIT
 from tests.support.http2_wire import Pair, data, kinds, message
 
+PIECES = "/t.T/Pieces"
 ECHO, WAIT, LATER, BIG, BIDI = "/t.T/Echo", "/t.T/Wait", "/t.T/Later", "/t.T/Big", "/t.T/Bidi"
 
 
@@ -30,6 +31,7 @@ class Handlers(Methods):
         self.unary[WAIT] = self.wait
         self.unary[LATER] = self.answer_later
         self.unary[BIG] = self.big
+        self.unary[PIECES] = lambda _call, body: Pieces([bytes(1000)] * int(body))
         self.stream[BIDI] = self.bidi
 
     async def wait(self, call: Call, body: bytes) -> bytes:
@@ -116,6 +118,27 @@ async def test_a_ping_does_not_wait_for_the_answer_of_a_call(pair: Pair) -> None
     pair.say(frames.ping(b"01234567"))
     await asyncio.sleep(0)
     assert kinds(pair.heard()) == [frames.PING]
+
+
+async def test_pieces_that_are_not_sent_are_counted_until_the_call_is_reset(pair: Pair) -> None:
+    stream = pair.call(PIECES, b"1000")
+    sender = pair.connection.sender
+    await pair.turns(lambda: sender.window == 0)
+    # A piece that is sent in part is kept as a whole.
+    assert 1_000_000 - frames.DEFAULT_WINDOW <= sender.pending <= 1_000_000
+    pair.say(frames.rst_stream(stream, frames.CANCEL))
+    assert sender.pending == 0
+    assert pair.connection.calls == {}
+
+
+async def test_an_answer_that_etcd_would_not_send_is_refused(
+    pair: Pair, handlers: Handlers
+) -> None:
+    handlers.unary[PIECES] = lambda _call, _body: Pieces([bytes(1 << 20)] * 2048)
+    pair.call(PIECES, b"")
+    ((kind, flags, _, block),) = pair.heard()
+    assert (kind, flags) == (frames.HEADERS, frames.END_STREAM | frames.END_HEADERS)
+    assert b"grpc: trying to send message larger than max (2147483648 vs. 2147483647)" in block
 
 
 async def test_a_call_that_was_reset_is_not_answered(pair: Pair, handlers: Handlers) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datastore.shim.transport.api import Pieces
 from datastore.shim.transport.http2 import frames
 from datastore.shim.transport.http2.flow import Flow, Ledger
 from datastore.shim.transport.http2.outbound import Sender
@@ -64,6 +65,7 @@ SIZES = st.integers(0, 60_000)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("message"), st.sampled_from(STREAMS), SIZES),
+        st.tuples(st.just("pieces"), st.sampled_from(STREAMS), SIZES),
         st.tuples(st.just("finish"), st.sampled_from(STREAMS), st.just(0)),
         st.tuples(st.just("window"), st.sampled_from((0, *STREAMS)), st.integers(1, 100_000)),
         st.tuples(st.just("initial"), st.just(0), st.integers(0, 100_000)),
@@ -84,6 +86,11 @@ def step(peer: Peer, sent: dict[int, bytearray], what: str, stream_id: int, numb
             body = bytes((stream_id,)) * number
             sent[stream_id] += message(body)
             assert sender.message(flow, body) == flow.pending
+    elif what == "pieces" and flow is not None and stream_id not in peer.reported:
+        if flow.tail is None:
+            parts = [bytes((stream_id + part,)) * (number * part) for part in range(4)]
+            sent[stream_id] += message(b"".join(parts))
+            assert sender.enqueue(flow, Pieces(parts)) == flow.pending
     elif what == "finish" and flow is not None and stream_id not in peer.reported:
         sender.finish(flow, TRAILERS)
     elif what == "window" and stream_id == 0:
