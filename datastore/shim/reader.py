@@ -117,10 +117,10 @@ class Reader:
             part = selection._replace(versions=versions[start : start + keys])
             kvs = (await self._encode(op, part)).kvs
             yield kvs
-            start += keys
+            start += len(kvs)
             if start >= len(versions):
                 return
-            keys = self._resize(keys, sum(map(len, kvs)))
+            keys = self._resize(len(kvs), sum(map(len, kvs)))
 
     def _resize(self, keys: int, size: int) -> int:
         if size < self._chunk_bytes // 2:
@@ -167,7 +167,10 @@ class Reader:
         return RangeResult(kvs, selection.count, selection.more, selection.revision)
 
     async def _encode(self, op: Range, selection: Selection) -> RangeResult:
-        """Encode one selection; what is fetched meanwhile belongs to it, whatever is written."""
+        """Encode a selection, as far as values fit a page, but at least one.
+
+        What is fetched meanwhile belongs to it, whatever is written.
+        """
         store = self._replica.store
         values: dict[RowId, bytes] = {}
         while True:
@@ -175,7 +178,10 @@ class Reader:
                 return store.render(op, selection, values)
             except MissingValues as missing:
                 # Again and again: what was cached may have been evicted during the fetch.
-                values.update(await self._replica.values(missing.ids))
+                found = await self._replica.some_values(missing.ids)
+                values.update(found)
+                if len(found) < len(missing.ids):
+                    selection = _before(selection, missing.ids[len(found)])
 
     async def _fetch(self, ids: Sequence[RowId]) -> dict[RowId, bytes]:
         """Fetch values for an evaluation that is tried again: what pruning took is not needed."""
@@ -184,6 +190,13 @@ class Reader:
         except Compacted:
             await self._replica.read_index()
             return {}
+
+
+def _before(selection: Selection, row: RowId) -> Selection:
+    """Return what comes before a row in a selection."""
+    versions = selection.versions
+    end = next(at for at, version in enumerate(versions) if version.id == row)
+    return selection._replace(versions=versions[:end])
 
 
 def _is_serializable(op: Txn) -> bool:

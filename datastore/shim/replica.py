@@ -13,7 +13,7 @@ once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 from datastore.shim.backends.api import (
@@ -246,14 +246,21 @@ class Replica:
     async def values(self, ids: Sequence[RowId]) -> dict[RowId, bytes]:
         """Fetch values by primary key. Raises Compacted where pruning was quicker."""
         found: dict[RowId, bytes] = {}
-        for start in range(0, len(ids), VALUES_PAGE):
-            page = ids[start : start + VALUES_PAGE]
-            pruned, values = await self._read(self.backend.values, page)
-            for row in page:
-                if row not in values:
-                    self._explain_missing(row, pruned)
-            found.update(values)
+        at = 0
+        while at < len(ids):
+            page = await self.some_values(ids[at : at + VALUES_PAGE])
+            found.update(page)
+            at += len(page)
         return found
+
+    async def some_values(self, ids: Sequence[RowId]) -> Mapping[RowId, bytes]:
+        """Fetch a page of the values of these rows, from the first one on. Raises as `values`."""
+        wanted = ids[:VALUES_PAGE]
+        pruned, values, looked = await self._read(self.backend.values, wanted)
+        for row in wanted[:looked]:
+            if row not in values:
+                self._explain_missing(row, pruned)
+        return values
 
     async def history(self, first: int, last: int, limit: int) -> Page:
         """Return stored rows of a range of revisions."""

@@ -148,7 +148,7 @@ class Shim:
         store, replica = self.replica.store, self.replica
         self.hub = Hub(
             store,
-            HistoryReader(store, replica.history, replica.values),
+            HistoryReader(store, replica.history, replica.some_values),
             fragment_bytes=options.max_request_bytes + RECV_OVERHEAD,
         )
         replica.attach(self.hub)

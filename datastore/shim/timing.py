@@ -26,6 +26,7 @@ from datastore.shim.backends.api import (
     Size,
     Tail,
     Turn,
+    Values,
 )
 from datastore.shim.backends.stats import Stats
 
@@ -106,9 +107,10 @@ class TimedBackend:
     def history(self, first: int, last: int, limit: int) -> Page:
         return self._timed("history", self._backend.history, first, last, limit)
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
-        self.values_fetched += len(ids)
-        return self._timed("values", self._backend.values, ids)
+    def values(self, ids: Sequence[RowId]) -> Values:
+        values = self._timed("values", self._backend.values, ids)
+        self.values_fetched += len(values.found)
+        return values
 
     def leases(self) -> Sequence[Lease]:
         return self._timed("leases", self._backend.leases)

@@ -20,6 +20,10 @@ SUB_BITS = 20
 MAX_CHANGES = 1 << SUB_BITS
 """Changes that one revision can hold; more are refused before anything is written."""
 
+PAGE_BYTES = 8 << 20
+"""A page of rows ends with the first whole revision or commit, and one of values with the first
+value, that reaches this."""
+
 RowId = int
 
 
@@ -159,6 +163,28 @@ class Page(NamedTuple):
     more: bool
 
 
+class Values(NamedTuple):
+    """Values of the first `looked` rows that were asked for; `pruned` as in `Page`."""
+
+    pruned: int
+    found: Mapping[RowId, bytes]
+    looked: int
+
+
+def cut_values(pruned: int, found: Mapping[RowId, bytes | None], ids: Sequence[RowId]) -> Values:
+    """Return what was found of `ids` as a page."""
+    page: dict[RowId, bytes] = {}
+    size = 0
+    for looked, row_id in enumerate(ids):
+        if size >= PAGE_BYTES:
+            return Values(pruned, page, looked)
+        value = found.get(row_id)
+        if value is not None and row_id not in page:
+            page[row_id] = value
+            size += len(value)
+    return Values(pruned, page, len(ids))
+
+
 class Member(NamedTuple):
     """A server on this database; `horizon` is the oldest revision it still reads from the log."""
 
@@ -260,10 +286,13 @@ class Backend(Protocol):
         """
 
     def history(self, first: int, last: int, limit: int) -> Page:
-        """Return rows of revisions `first` to `last` inclusive, about `limit`, whole revisions."""
+        """Return a page of the revisions `first` to `last` inclusive, about `limit` rows."""
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
-        """Return `pruned` and the values of those rows that exist, from one snapshot."""
+    def values(self, ids: Sequence[RowId]) -> Values:
+        """Return a page of values, in the order asked for, of those rows that have one.
+
+        Thousands may be asked for; the first is always looked for.
+        """
 
     def leases(self) -> Sequence[Lease]:
         """Return all leases."""

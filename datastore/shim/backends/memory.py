@@ -55,6 +55,7 @@ from datastore.shim.backends.api import (
     Tail,
     Turn,
     Unavailable,
+    Values,
 )
 from datastore.shim.backends.faults import Fault, Faults, Fence, Script
 from datastore.shim.backends.memory_log import Log
@@ -209,7 +210,7 @@ class MemoryBackend:
         self._begin("history")
         return self.log.history(first, last, limit)
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
+    def values(self, ids: Sequence[RowId]) -> Values:
         self._begin("values")
         return self.log.values(ids)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from datastore.shim.backends.api import (
+    PAGE_BYTES,
     Alarm,
     AuthState,
     Batch,
@@ -27,6 +28,8 @@ from datastore.shim.backends.api import (
     RowId,
     Size,
     Tail,
+    Values,
+    cut_values,
     to_revision,
     to_row_id,
 )
@@ -250,10 +253,17 @@ class Log:
             ids = self._ids
             start = bisect_left(ids, to_row_id(first, 0))
             stop = bisect_left(ids, to_row_id(last + 1, 0))
-            end = min(start + limit, stop)
-            while start < end < stop and to_revision(ids[end]) == to_revision(ids[end - 1]):
-                end += 1
-            return Page(self.head.pruned, [self.rows[i] for i in ids[start:end]], end < stop)
+            rows: list[Row] = []
+            size = 0
+            for row_id in ids[start:stop]:
+                if (len(rows) >= max(limit, 1) or size >= PAGE_BYTES) and (
+                    to_revision(row_id) != to_revision(rows[-1].meta.id)
+                ):
+                    return Page(self.head.pruned, rows, more=True)
+                row = self.rows[row_id]
+                rows.append(row)
+                size += len(row.meta.key) + len(row.value or b"")
+            return Page(self.head.pruned, rows, more=False)
 
     def _between(self, start: RowId, stop: RowId) -> list[Row]:
         low, high = bisect_left(self._ids, start), bisect_left(self._ids, stop)
@@ -264,12 +274,12 @@ class Log:
         with self.lock:
             return [self.rows[row_id] for row_id in self._ids]
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
-        """Return `pruned` and the values of rows that exist and have one."""
+    def values(self, ids: Sequence[RowId]) -> Values:
+        """Return a page of values; see `Backend.values`."""
         with self.lock:
-            found = ((row_id, self.rows.get(row_id)) for row_id in ids)
-            values = {i: row.value for i, row in found if row and row.value is not None}
-            return self.head.pruned, values
+            rows = ((row_id, self.rows.get(row_id)) for row_id in ids)
+            found = {i: row.value for i, row in rows if row and row.value is not None}
+            return cut_values(self.head.pruned, found, ids)
 
     def list_leases(self, *, timed: bool) -> list[Lease]:
         """Return all leases by id; without deadlines where not `timed`."""

@@ -23,6 +23,7 @@ from datastore.shim.backends.api import (
     Moved,
     RowId,
     Turn,
+    Values,
 )
 from datastore.shim.backends.mysql_append import BEGIN, Append, write
 from datastore.shim.backends.mysql_errors import Contended
@@ -117,7 +118,7 @@ class MysqlBackend(SqlBackend[_Connections]):
         with own_connection(use.driver) as session, use.reads.load(session) as loaded:
             yield loaded
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
+    def values(self, ids: Sequence[RowId]) -> Values:
         return self._use().reads.values(ids)
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from datastore.shim.backends.api import (
+    PAGE_BYTES,
     Commit,
     Corrupt,
     Head,
@@ -27,6 +28,8 @@ from datastore.shim.backends.api import (
     RowId,
     Tail,
     Unavailable,
+    Values,
+    cut_values,
     to_revision,
     to_row_id,
 )
@@ -34,11 +37,9 @@ from datastore.shim.backends.mysql_append import numbers
 from datastore.shim.backends.mysql_session import Result, Session
 from datastore.shim.backends.sql_link import Link
 from datastore.shim.backends.sql_reads import (
-    PAGE_BYTES,
     Names,
     Reads,
     Statements,
-    ordered_values,
     to_commit,
     to_head,
     verify_position,
@@ -59,6 +60,10 @@ SELECT h.pruned, l.id, l.create_revision, l.version, l.lease, l.{key},
   IF(OCTET_LENGTH(l.value) <= %d, l.value, NULL), OCTET_LENGTH(l.value)
 FROM {head} h LEFT JOIN {log} l ON l.id >= %d AND l.id < %d
 WHERE h.id = 1 ORDER BY l.id LIMIT %d
+"""
+_SMALL_VALUES = """
+SELECT h.pruned, l.id, IF(OCTET_LENGTH(l.value) <= %d, l.value, NULL), OCTET_LENGTH(l.value)
+FROM {head} h LEFT JOIN {log} l ON l.id IN (%s) AND l.value IS NOT NULL WHERE h.id = 1
 """
 _VALUES = """
 SELECT h.pruned, l.id, l.value
@@ -95,7 +100,7 @@ class MysqlReads(Reads):
         super().__init__(self.statements, tails, rows)
         self._commits = names.fill(_HEAD_AND_COMMITS)
         self._values, self._metas = names.fill(_VALUES), names.fill(_METAS)
-        self._rows_page = names.fill(_ROWS)
+        self._rows_page, self._small = names.fill(_ROWS), names.fill(_SMALL_VALUES)
         self._cover = _COVER.format(sync=sync)
         self._durable = -1
 
@@ -193,10 +198,10 @@ class MysqlReads(Reads):
             span = to_row_id(first, 0), min(to_row_id(last + 1, 0), _LAST_ID), limit
             return Page(*self._take(session.run, span, to_revision))
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
-        """Return `pruned` and the values of rows that exist and have one."""
+    def values(self, ids: Sequence[RowId]) -> Values:
+        """Return a page of values; see `Backend.values`."""
         with self._pages.reading() as session:
-            return ordered_values(ids, list(self._read_values(session.run, ids)))
+            return self._page_of_values(session.run, ids)
 
     @contextmanager
     def load(self, session: Session) -> Iterator[tuple[Head, Commit, Iterator[Sequence[Meta]]]]:
@@ -282,6 +287,32 @@ class MysqlReads(Reads):
             for row in rows
             if row.meta.id not in large or row.meta.id in values
         ]
+
+    def _page_of_values(self, run: Run, ids: Sequence[RowId]) -> Values:
+        """Take values until there is a page of bytes: small ones with all lengths, then large."""
+        found: dict[RowId, bytes | None] = {}
+        large: dict[RowId, int] = {}
+        pruned, size, looked = -1, 0, 0
+        for start in range(0, max(len(ids), 1), PAGE_ROWS):
+            part = numbers(ids[start : start + PAGE_ROWS]).decode()
+            rows = run(self._small % (INLINE_BYTES, part))[-1].rows
+            pruned = max(pruned, rows[0][0])
+            stored = {row_id: (value, length) for _, row_id, value, length in rows}
+            for row_id in ids[start : start + PAGE_ROWS]:
+                if size >= PAGE_BYTES:
+                    break
+                looked += 1
+                if row_id in stored and row_id not in found:
+                    found[row_id], length = stored[row_id]
+                    size += length
+                    if found[row_id] is None:
+                        large[row_id] = length
+            if size >= PAGE_BYTES:
+                break
+        for below, row_id, value in self._read_values(run, list(large), large) if large else ():
+            pruned = max(pruned, below)
+            found[row_id] = value
+        return cut_values(pruned, found, ids[:looked])
 
     def _read_values(
         self, run: Run, ids: Sequence[RowId], sizes: dict[RowId, int] | None = None

@@ -17,6 +17,7 @@ import psycopg
 
 from datastore.dsn.target import Target
 from datastore.shim.backends.api import (
+    PAGE_BYTES,
     Appended,
     Batch,
     Closeable,
@@ -27,6 +28,8 @@ from datastore.shim.backends.api import (
     Moved,
     RowId,
     Turn,
+    Values,
+    cut_values,
 )
 from datastore.shim.backends.postgresql_append import Append
 from datastore.shim.backends.postgresql_arrays import int8s
@@ -39,13 +42,15 @@ from datastore.shim.backends.postgresql_turn import PostgresqlTurn
 from datastore.shim.backends.postgresql_upkeep import Upkeep
 from datastore.shim.backends.sql_backend import SqlBackend
 from datastore.shim.backends.sql_link import Link, own_connection
-from datastore.shim.backends.sql_reads import Names, Reads, Statements, ordered_values, to_head
+from datastore.shim.backends.sql_reads import Names, Reads, Statements, to_head
 from datastore.shim.backends.stats import Stats
 
 _VALUES_CHUNK: Final = 250
 _VALUES: Final = """
 SELECT h.pruned, l.id, l.value FROM {head} h
-LEFT JOIN {log} l ON l.id = ANY(%b) AND l.value IS NOT NULL
+LEFT JOIN (SELECT id, value, sum(octet_length(value)) OVER (ORDER BY array_position(%b, id))
+    - octet_length(value) AS before
+  FROM {log} WHERE id = ANY(%b) AND value IS NOT NULL) l ON l.before < %b
 WHERE h.id = 1
 """
 
@@ -146,15 +151,22 @@ class PostgresqlBackend(SqlBackend[_Connections]):
         ):
             yield loaded
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
-        # In chunks: each may be many megabytes. `pruned` only rises, so the last one holds.
+    def values(self, ids: Sequence[RowId]) -> Values:
+        # In chunks: each may be megabytes. `pruned` only rises, so the last one holds.
         use = self._use()
-        pruned, values = -1, {}
+        pruned, size, found = -1, 0, {}
         for start in range(0, max(len(ids), 1), _VALUES_CHUNK):
-            chunk = ids[start : start + _VALUES_CHUNK]
-            pruned, found = ordered_values(chunk, use.rows.query(use.values, (int8s(chunk),)))
-            values.update(found)
-        return pruned, values
+            chunk = int8s(ids[start : start + _VALUES_CHUNK])
+            for below, row_id, value in use.rows.query(
+                use.values, (chunk, chunk, PAGE_BYTES - size)
+            ):
+                pruned = below
+                if row_id is not None:
+                    found[row_id] = value
+                    size += len(value)
+            if size >= PAGE_BYTES:
+                break
+        return cut_values(pruned, found, ids)
 
     def heartbeat(self, me: Member) -> Sequence[Member]:
         use = self._use()

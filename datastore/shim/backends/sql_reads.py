@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from datastore.shim.backends.api import (
+    PAGE_BYTES,
     Alarm,
     AuthState,
     Commit,
@@ -30,9 +31,6 @@ from datastore.shim.backends.api import (
 )
 from datastore.shim.backends.int64 import to_unsigned
 from datastore.shim.backends.sql_link import Link
-
-PAGE_BYTES = 8 << 20
-"""A page of rows ends at the first whole revision or commit above this."""
 
 _LAST_ID = (1 << 63) - 1
 _HEAD_PART, _COMMIT_PART, _ROW_PART = 0, 1, 2
@@ -275,14 +273,6 @@ def verify_position(
         return
     if stored is None or stored.batch != position.batch:
         raise Diverged(f"commit {position.change} is another one than this server applied")
-
-
-def ordered_values(
-    ids: Sequence[RowId], found: Sequence[tuple[int, int | None, bytes | None]]
-) -> tuple[int, dict[RowId, bytes]]:
-    """Return `pruned` and the values in the order of `ids`, from rows (pruned, id, value)."""
-    values = {row_id: value for _, row_id, value in found}
-    return found[0][0], {i: value for i in ids if (value := values.get(i)) is not None}
 
 
 def _row_id(row: Row) -> RowId:

@@ -42,6 +42,7 @@ from datastore.shim.backends.api import (
     Tail,
     Turn,
     Unavailable,
+    Values,
 )
 from datastore.shim.backends.int64 import to_signed
 from datastore.shim.backends.sqlite_errors import to_backend_error, to_not_ready
@@ -275,7 +276,7 @@ class SQLiteBackend:
     def history(self, first: int, last: int, limit: int) -> Page:
         return self._use().rows.history(first, last, limit)
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
+    def values(self, ids: Sequence[RowId]) -> Values:
         return self._use().rows.values(ids)
 
     def leases(self) -> Sequence[Lease]:

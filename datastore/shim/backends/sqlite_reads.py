@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from datastore.shim.backends.api import (
+    PAGE_BYTES,
     Alarm,
     AuthState,
     Commit,
@@ -24,6 +25,7 @@ from datastore.shim.backends.api import (
     RowId,
     Size,
     Tail,
+    Values,
     to_revision,
     to_row_id,
 )
@@ -33,8 +35,6 @@ from datastore.shim.backends.sqlite_file import DatabaseFile
 from datastore.shim.backends.stats import Stats
 
 PAGE_ROWS = 1000
-PAGE_BYTES = 8 << 20
-"""A page of rows ends at the first whole revision or commit above this."""
 
 _HEAD = """
 SELECT c.change, c.revision, h.compacted, h.pruned, h.cluster_id, h.schema_version
@@ -47,7 +47,7 @@ _ROWS = (
 )
 # CROSS JOIN fixes the order: one lookup by primary key for each id.
 _VALUES = (
-    "SELECT l.id, l.value FROM json_each(?) j CROSS JOIN byre_log l ON l.id = j.value "
+    "SELECT j.key, l.id, l.value FROM json_each(?) j CROSS JOIN byre_log l ON l.id = j.value "
     "WHERE l.value IS NOT NULL"
 )
 
@@ -136,11 +136,19 @@ class Reads:
             rows, more = _take(cursor, limit, to_revision)
         return Page(pruned, rows, more)
 
-    def values(self, ids: Sequence[RowId]) -> tuple[int, dict[RowId, bytes]]:
-        """Return `pruned` and the values of rows that exist and have one."""
+    def values(self, ids: Sequence[RowId]) -> Values:
+        """Return a page of values; see `Backend.values`."""
+        found: dict[RowId, bytes] = {}
+        size = 0
         with self._snapshot() as connection:
             (pruned,) = connection.execute("SELECT pruned FROM byre_head").fetchone()
-            return pruned, dict(connection.execute(_VALUES, (json.dumps(list(ids)),)))
+            for at, row_id, value in connection.execute(_VALUES, (json.dumps(list(ids)),)):
+                if size >= PAGE_BYTES:
+                    return Values(pruned, found, at)
+                if row_id not in found:
+                    found[row_id] = value
+                    size += len(value)
+        return Values(pruned, found, len(ids))
 
     def leases(self) -> list[Lease]:
         """Return all leases; deadlines are not kept here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 
@@ -129,13 +129,14 @@ class Backlog:
             found, missing = self._match(stretch, {watcher.group for watcher in receivers})
             if not missing:
                 return Serving(stretch.last, receivers, found)
-            await history.complete(stretch, missing)
+            stretch = await history.complete(stretch, missing)
 
     def _match(
         self, stretch: Stretch, wanted: AbstractSet[Group | None]
-    ) -> tuple[dict[Group, Part], Sequence[RowId]]:
+    ) -> tuple[dict[Group, Part], Mapping[int, Sequence[RowId]]]:
+        """Return what each group gets, and the rows that are needed first, by revision."""
         found: dict[Group, Part] = {}
-        missing: set[RowId] = set()
+        missing: dict[RowId, int] = {}
         for moment in stretch.moments:
             for group, parts in self._groups.gather(moment.events).items():
                 if group not in wanted:
@@ -144,8 +145,12 @@ class Backlog:
                     found.setdefault(group, Part()).extend(moment.revision, parts)
                     continue
                 for event in moment.events:
-                    missing.update(event.missing(prev_kv=group.prev_kv))
-        return found, sorted(missing)
+                    for row in event.missing(prev_kv=group.prev_kv):
+                        missing.setdefault(row, moment.revision)
+        needed: dict[int, list[RowId]] = {}
+        for row, revision in missing.items():
+            needed.setdefault(revision, []).append(row)
+        return found, needed
 
 
 def _is_due(watcher: Watcher, stretch: Stretch) -> bool:

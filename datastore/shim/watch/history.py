@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from datastore.shim.backends.api import SUB_BITS, Corrupt, Page, RowId
+from datastore.shim.backends.api import SUB_BITS, Page, RowId
 from datastore.shim.errors import Compacted
 from datastore.shim.mvcc.version import Change, Version
 from datastore.shim.watch import events as encoding
@@ -93,7 +93,7 @@ class HistoryReader:
     Args:
         store: the index, which knows what a change replaced.
         history: `Backend.history` in a lane of its own.
-        values: `Backend.values` likewise; raises Compacted when pruning has overtaken it.
+        values: those of the first of some rows, as `Replica.some_values`.
         ring_bytes: what the recent events may take.
     """
 
@@ -136,16 +136,26 @@ class HistoryReader:
         self._adapt([row.value for row in page.rows if row.value is not None])
         return Stretch(first, moments[-1].revision if page.more else last, moments)
 
-    async def complete(self, stretch: Stretch, ids: Sequence[RowId]) -> None:
-        """Fetch the values of these rows into the events of the stretch.
+    async def complete(self, stretch: Stretch, missing: Mapping[int, Sequence[RowId]]) -> Stretch:
+        """Fetch values into the events of the stretch and return it, cut where a page ends.
+
+        Its first revision is whole, however large that is.
+
+        Args:
+            stretch: As it was read.
+            missing: The rows, each once, whose values are needed, by the revision to need them
+                first, ascending.
 
         Raises:
             Compacted: some are pruned. What the changes replaced has been looked up again.
-            Corrupt: some are missing and pruning does not explain it.
         """
         everything = [event for moment in stretch.moments for event in moment.events]
+        ids = [row for of in missing.values() for row in of]
+        least = len(next(iter(missing.values())))
+        values: dict[RowId, bytes] = {}
         try:
-            values = await self._values(ids)
+            while len(values) < least:
+                values.update(await self._values(ids[len(values) :]))
         except Compacted:
             for event in everything:
                 if event.previous is not None and event.previous_framed is None:
@@ -153,9 +163,11 @@ class HistoryReader:
             raise
         encoding.fill(everything, values)
         self._adapt(values.values())
-        lost = [row for row in ids if row not in values]
-        if lost:
-            raise Corrupt(f"{len(lost)} rows of the log are missing, row id {lost[0]} first")
+        for revision, of in missing.items():
+            if any(row not in values for row in of):
+                moments = [moment for moment in stretch.moments if moment.revision < revision]
+                return Stretch(stretch.first, revision - 1, moments)
+        return stretch
 
     def _to_moments(self, page: Page) -> list[Moment]:
         known: dict[RowId, bytes] = {}
@@ -179,8 +191,8 @@ class HistoryReader:
         end = bisect_left(recent, (last + 1) << SUB_BITS, key=_id)
         scan_end = min(end, at + _MAX_SCAN)
         moments: list[Moment] = []
-        found, revision = 0, last
-        while at < scan_end and found < self._rows:
+        found, size, revision = 0, 0, last
+        while at < scan_end and found < self._rows and size < _TARGET_BYTES:
             revision = recent[at].mod_revision
             events = []
             while at < end and recent[at].mod_revision == revision:
@@ -191,6 +203,7 @@ class HistoryReader:
             if events:
                 moments.append(Moment(revision, events, 0))
                 found += len(events)
+                size += sum(event.size for event in events)
         return Stretch(first, last if at == end else revision, moments)
 
     def _adapt(self, values: Collection[bytes]) -> None:

@@ -111,7 +111,7 @@ def test_keys_and_values_are_any_bytes(backend: Backend) -> None:
 def test_a_large_value_comes_back(backend: Backend) -> None:
     row = batches.put(2, 0, b"large", bytes(range(256)) * 8192)
     batches.commit(backend, batches.keys(backend.head(), row))
-    assert backend.values([row.meta.id]) == (-1, {row.meta.id: row.value})
+    assert backend.values([row.meta.id]) == (-1, {row.meta.id: row.value}, 1)
 
 
 def test_leases_are_granted_and_dropped(backend: Backend) -> None:

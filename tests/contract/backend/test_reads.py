@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from datastore.shim.backends.api import (
+    PAGE_BYTES,
     Backend,
     Commit,
     Diverged,
@@ -140,15 +141,55 @@ def test_values_are_found_by_row_id(backend: Backend) -> None:
     head = batches.fill(backend, [[b"a", b"b"]])
     batches.commit(backend, batches.keys(head, batches.tombstone(3)))
     ids = [to_row_id(3, 0), to_row_id(2, 1), to_row_id(2, 0), to_row_id(9, 0)]
-    assert backend.values(ids) == (-1, {to_row_id(2, 0): b"a", to_row_id(2, 1): b"b"})
-    assert backend.values([]) == (-1, {})
+    assert backend.values(ids) == (-1, {to_row_id(2, 0): b"a", to_row_id(2, 1): b"b"}, 4)
+    assert backend.values([]) == (-1, {}, 0)
 
 
 def test_thousands_of_values_are_found_at_once(backend: Backend) -> None:
     names = [b"%d" % number for number in range(5000)]
     batches.fill(backend, [names])
     ids = [to_row_id(2, sub) for sub in range(5000)]
-    assert list(backend.values(ids)[1].values()) == names
+    page = backend.values(ids)
+    assert (list(page.found.values()), page.looked) == (names, 5000)
+
+
+LARGE = bytes(1 << 20)
+
+
+def fill_small_then_large(backend: Backend) -> None:
+    """Write 1,000 small values, then a revision of three megabytes and 27 more."""
+    head = batches.fill(backend, [[b"%d" % number for number in range(1000)]])
+    sizes = [3, *[1] * 27]
+    for revision, count in enumerate(sizes, 3):
+        rows = (batches.put(revision, sub, b"%d" % sub, LARGE) for sub in range(count))
+        head = batches.commit(backend, batches.keys(head, *rows))
+
+
+def test_a_page_of_history_ends_where_it_has_enough_bytes(backend: Backend) -> None:
+    """However many rows are asked for: values were small until now."""
+    fill_small_then_large(backend)
+    first, seen, pages = 2, 0, 0
+    more = True
+    while more:
+        page = backend.history(first, 30, 5000)
+        size = sum(len(row.value or b"") for row in page.rows)
+        assert size < PAGE_BYTES + 3 * len(LARGE)
+        assert page.more == (to_revision(page.rows[-1].meta.id) < 30)
+        seen, pages, more = seen + len(page.rows), pages + 1, page.more
+        first = to_revision(page.rows[-1].meta.id) + 1
+    assert (seen, pages) == (1030, 4)
+
+
+def test_a_page_of_values_ends_where_it_has_enough_bytes(backend: Backend) -> None:
+    fill_small_then_large(backend)
+    ids = [to_row_id(2, sub) for sub in range(1000)]
+    ids += [to_row_id(revision, 0) for revision in range(30, 2, -1)]
+    ids.insert(1000, to_row_id(99, 0))
+    page = backend.values(ids)
+    assert page.looked == 1009
+    assert list(page.found) == [row for row in ids[:1009] if row != to_row_id(99, 0)]
+    page = backend.values(ids[page.looked :])
+    assert (list(page.found), page.looked) == (ids[1009:1017], 8)
 
 
 def test_size_grows_with_what_is_stored(backend: Backend) -> None:

@@ -32,7 +32,7 @@ def test_prune_takes_rows_and_raises_pruned(backend: Backend) -> None:
     page = backend.history(2, 4, 10)
     assert page.pruned == 4
     assert [row.meta.id for row in page.rows] == [to_row_id(4, 0)]
-    assert backend.values([to_row_id(2, 0), to_row_id(4, 0)]) == (4, {to_row_id(4, 0): b"a"})
+    assert backend.values([to_row_id(2, 0), to_row_id(4, 0)]) == (4, {to_row_id(4, 0): b"a"}, 2)
 
 
 def test_an_append_after_a_prune_knows_what_was_pruned(backend: Backend) -> None:
