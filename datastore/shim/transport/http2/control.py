@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _CONTROL_LIMIT: Final = 5_000
 _PING_LIMIT: Final = 200
+_PONG_HEAD: Final = frames.head(8, frames.PING, frames.ACK, 0)
 _MASK: Final = frames.MAX_STREAM_ID
 
 
@@ -82,7 +83,7 @@ class Control:
             connection.pong(payload)
             self.spend()
             return
-        connection.sender.control(frames.ping(payload, frames.ACK))
+        connection.sender.control(_PONG_HEAD + payload)
         shared = connection.shared
         now = shared.loop.time()
         # grpc-go pings with each batch of DATA it gets, to measure; gRPC forgives those.

@@ -303,9 +303,11 @@ class Receiver:
         self._unacknowledged += len(payload)
         if self._unacknowledged >= CONNECTION_WINDOW // 2:
             self._acknowledge()
+        call = self._connection.calls.get(stream_id)
+        if not flags and call is not None and call.prompt and call.answer_now(payload):
+            return
         data = frames.without_padding(payload, flags)
         end = bool(flags & frames.END_STREAM)
-        call = self._connection.calls.get(stream_id)
         if call is None:
             self._take_late_data(stream_id, len(data), end=end)
             return

@@ -17,9 +17,15 @@ _MESSAGE_OVERHEAD: Final = 64
 
 
 class StreamCall(Rpc):
-    """A task that receives and sends; the client is let send more as messages are taken."""
+    """A task that receives and sends; the client is let send more as messages are taken.
 
-    __slots__ = ("_answer", "_fault", "_messages", "_uncredited", "_unread", "_waiter")
+    Attributes:
+        prompt: What answers the next message for the task, which waits for it; or None.
+    """
+
+    __slots__ = (
+        "_answer", "_fault", "_messages", "_uncredited", "_unread", "_waiter", "prompt",
+    )  # fmt: skip
 
     def start(self) -> None:
         """Run the handler."""
@@ -27,6 +33,7 @@ class StreamCall(Rpc):
         self._fault: RpcError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._answer: Answer | None = None
+        self.prompt: Answer | None = None
         # Bytes that wait for the handler, and those consumed of which the client was not told.
         self._unread = 0
         self._uncredited = 0
@@ -60,6 +67,7 @@ class StreamCall(Rpc):
             if self.remote_closed or self.done:
                 return None
             self._waiter = self.connection.shared.loop.create_future()
+            self.prompt = self._answer
             await self._waiter
         message = self._messages.popleft()
         if not self._messages:
@@ -71,7 +79,7 @@ class StreamCall(Rpc):
         try:
             return await exchange(self, answer)
         finally:
-            self._answer = None
+            self._answer = self.prompt = None
 
     def send_nowait(self, message: bytes) -> int:
         """Queue a message and return the bytes that wait on this stream. Hot."""
@@ -102,8 +110,6 @@ class StreamCall(Rpc):
             RpcError: the connection has too much under way.
         """
         assert self.inbox is not None
-        if self._answer is not None and self._answer_now(data):
-            return
         self._unread += len(data)
         if self._unread + self._uncredited > self.connection.shared.stream_window:
             text = "stream window exceeded"
@@ -122,18 +128,20 @@ class StreamCall(Rpc):
             self._messages.extend(found)
         self._wake()
 
-    def _answer_now(self, data: bytes) -> bool:
-        """Answer a message for the task, if that waits for one; return whether it is done. Hot."""
+    def answer_now(self, data: bytes) -> bool:
+        """Answer what is a whole message by `prompt`, and return whether it was. Hot."""
         assert self.inbox is not None
-        assert self._answer is not None
-        waiter, flow = self._waiter, self.flow
-        if waiter is None or waiter.done() or (flow is not None and flow.pending > STREAM_HIGH):
+        assert self.prompt is not None
+        flow = self.flow
+        if flow is not None and flow.pending > STREAM_HIGH:
             return False
         message = self.inbox.whole(data)
-        if message is None or (answer := self._answer(message)) is None:
+        if message is None or (answer := self.prompt(message)) is None:
             return False
+        size = len(data)
+        self.received += size
+        self._take_off(size)
         self.send_nowait(answer)
-        self._take_off(len(data))
         return True
 
     def half_close(self) -> None:
@@ -144,9 +152,11 @@ class StreamCall(Rpc):
 
     def finish(self) -> None:
         super().finish()
+        self.prompt = None
         self._messages.clear()
 
     def _wake(self) -> None:
+        self.prompt = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Coroutine
+from typing import Final
 
 from datastore.shim.transport.api import Answer, Body, Code, Later, Pieces, RpcError, exchange
 from datastore.shim.transport.http2 import frames, messages, status
@@ -15,6 +16,8 @@ class UnaryCall(Rpc):
     """One request, which a plain function may answer in the turn of the loop it came in."""
 
     __slots__ = ("_request",)
+
+    prompt: Final = None
 
     async def recv(self) -> bytes | None:
         raise RuntimeError("a unary call has no further message")
