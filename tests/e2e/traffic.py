@@ -15,6 +15,8 @@ from tests.e2e.controlplane import ControlPlane
 NAMES = 60
 """Of the objects of one writer, about half of which are there."""
 PACE_SECONDS = 0.01
+VALUE_BYTES = 8_000
+"""So many that what the shim keeps of recent events is full soon, and grows no more."""
 PAGE = 25
 LAST = "last"
 """The object that ends every watch."""
@@ -32,7 +34,7 @@ class Resource(NamedTuple):
 
     def content(self, state: int) -> dict[str, Any]:
         """Return an object's content; no two states are the same."""
-        return {self.part: {self.field: str(state)}}
+        return {self.part: {self.field: f"{state} ".ljust(VALUE_BYTES, ".")}}
 
 
 class Change(NamedTuple):
