@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any, Final, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.benchmarks import peers, report  # noqa: E402 - a script, run from anywhere
+from tests.benchmarks import apiserver, peers, report  # noqa: E402 - a script, run from anywhere
 
 
 class Group(NamedTuple):
@@ -44,6 +45,9 @@ GROUPS: Final = {
     "leases": Group("lease-grant,lease-keepalive", "1,16"),
     "churn": Group("churn", "64"),
 }
+STARTUP: Final = "startup"
+APISERVER: Final = "apiserver"
+NAMES: Final = (*GROUPS, STARTUP, APISERVER)
 
 
 def main() -> None:
@@ -54,13 +58,24 @@ def main() -> None:
     for name in options.only.split(","):
         # Fresh data for each, so that no workload finds what another one left.
         with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-            data = Path(folder)
-            with peers.running(options.datastore, data, warm=options.warm) as found:
-                status |= _run(options, GROUPS[name], found, data / "results.json")
-            results += json.loads((data / "results.json").read_text())
+            output = Path(folder) / "results.json"
+            status |= _measure(name, options, Path(folder), output)
+            results += json.loads(output.read_text())
         if options.report:
             report.write(options.report, options.datastore, results)
     raise SystemExit(status)
+
+
+def _measure(name: str, options: argparse.Namespace, data: Path, output: Path) -> int:
+    """Measure a group, leave its results in `output`, and return 0 if all went well."""
+    if name == STARTUP:
+        with peers.prepared(options.datastore, data, warm=options.warm) as commands:
+            return _start(options, commands, output)
+    with peers.running(options.datastore, data, warm=options.warm) as found:
+        if name == APISERVER:
+            output.write_text(json.dumps(apiserver.measure(found, data, options.rounds)))
+            return 0
+        return _run(options, GROUPS[name], found, output)
 
 
 def _parse() -> argparse.Namespace:
@@ -69,18 +84,34 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--loadgen", required=True, type=Path, help="the load generator's binary")
     parser.add_argument("--datastore", default="sqlite", choices=peers.DATASTORES)
-    parser.add_argument("--only", default=",".join(GROUPS), help=f"of {','.join(GROUPS)}")
+    parser.add_argument("--only", default=",".join(NAMES), help=f"of {','.join(NAMES)}")
     parser.add_argument("--workload", help="these of the group's workloads only")
     parser.add_argument("--clients", help="instead of the group's")
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--duration", default="3s", help="of each run")
     parser.add_argument("--churn", default="60s", help="how long the workload churn takes")
+    parser.add_argument("--keys", default=100_000, type=int, help="in stores that are started")
     parser.add_argument("--warm", action="store_true", help="kine keeps its database connections")
     parser.add_argument("--report", type=Path, help="folder for report.md and the plots")
     options = parser.parse_args()
-    if unknown := set(options.only.split(",")) - GROUPS.keys():
+    if unknown := set(options.only.split(",")) - set(NAMES):
         parser.error(f"--only: no group {', '.join(sorted(unknown))}")
     return options
+
+
+def _start(
+    options: argparse.Namespace, commands: Mapping[str, peers.Command], output: Path
+) -> int:
+    servers = [
+        part
+        for name, (address, argv) in commands.items()
+        for part in ("--target", f"{name}={address}", "--exec", f"{name}={shlex.join(argv)}")
+    ]
+    argv = [
+        *(str(options.loadgen), "startup", *servers, "--keys", str(options.keys)),
+        *("--rounds", str(options.rounds), "--json", str(output)),
+    ]
+    return subprocess.run(argv, check=False, cwd=ROOT).returncode
 
 
 def _run(

@@ -30,6 +30,13 @@ class Peer(NamedTuple):
     directory: Path
 
 
+class Command(NamedTuple):
+    """What starts a server, in the project's folder, and where it will listen."""
+
+    address: str
+    argv: list[str]
+
+
 @contextmanager
 def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[Mapping[str, Peer]]:
     """Run one of each over `datastore`, and give them by name.
@@ -39,14 +46,10 @@ def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[Mappi
         data: An empty folder on a real disk.
         warm: Whether kine keeps its connections to the database, which it does not by itself.
     """
-    binaries = Binaries()
     with ExitStack() as stack:
-        sources = stack.enter_context(_database(datastore, data))
-        ports = {name: free_port() for name in NAMES}
+        commands = stack.enter_context(prepared(datastore, data, warm=warm))
         peers: dict[str, Peer] = {}
-        for name, argv in _commands(binaries, data, sources, ports, warm=warm).items():
-            (data / name).mkdir(exist_ok=True, mode=0o700)
-            address = f"127.0.0.1:{ports[name]}"
+        for name, (address, argv) in commands.items():
             server = Server(name, argv, address, f"http://{address}", data, cwd=ROOT)
             stack.callback(server.close)
             server.start()
@@ -56,12 +59,35 @@ def running(datastore: str, data: Path, *, warm: bool = False) -> Iterator[Mappi
 
 
 @contextmanager
+def prepared(datastore: str, data: Path, *, warm: bool = False) -> Iterator[Mapping[str, Command]]:
+    """Run the database only, and give what starts each server. Arguments as of `running`."""
+    ports = {name: free_port() for name in NAMES}
+    with _database(datastore, data) as sources:
+        for name in NAMES:
+            (data / name).mkdir(exist_ok=True, mode=0o700)
+        commands = _commands(Binaries(), data, sources, ports, warm=warm)
+        yield {name: Command(f"127.0.0.1:{ports[name]}", argv) for name, argv in commands.items()}
+
+
+@contextmanager
 def _database(kind: str, data: Path) -> Iterator[tuple[str, str]]:
     """Run the database server, on disk; give kine's data source and byre's."""
     if kind == "sqlite":
         kine = f"sqlite://{data}/kine/state.db?{_SQLITE}&_stmt_cache_size=20&cache=shared"
         yield kine, f"sqlite:///{data}/byre/state.db"
         return
+    server = start_database(kind, data)
+    try:
+        kine = f"postgres://byre@127.0.0.1:{server.port}/kine?sslmode=disable"
+        if kind == "mariadb":
+            kine = f"mysql://byre@tcp(127.0.0.1:{server.port})/kine"
+        yield kine, server.url("byre")
+    finally:
+        server.close()
+
+
+def start_database(kind: str, data: Path) -> PostgresqlServer | MariadbServer:
+    """Start a database server whose files are on the disk of `data`."""
     data.chmod(0o711)  # the database runs as another user
     settings = {"max_connections" if kind == "postgresql" else "max-connections": _CONNECTIONS}
     server = (
@@ -69,14 +95,16 @@ def _database(kind: str, data: Path) -> Iterator[tuple[str, str]]:
         if kind == "postgresql"
         else MariadbServer(settings, disk=data)
     )
-    try:
-        server.start()
-        kine = f"postgres://byre@127.0.0.1:{server.port}/kine?sslmode=disable"
-        if kind == "mariadb":
-            kine = f"mysql://byre@tcp(127.0.0.1:{server.port})/kine"
-        yield kine, server.url("byre")
-    finally:
-        server.close()
+    server.start()
+    return server
+
+
+def byre_arguments(datastore: str, address: str) -> list[str]:
+    """Return the arguments of Python for a server that listens at `address`."""
+    return shlex.split(
+        f"-m datastore serve --datastore {datastore} --listen-client-urls http://{address} "
+        "--watch-progress-notify-interval 5s --log-level error"
+    )
 
 
 def _commands(
@@ -105,12 +133,5 @@ def _commands(
             "--quota-backend-bytes 8589934592 --watch-progress-notify-interval 5s "
             "--log-level warn"
         ),
-        "byre": [
-            sys.executable,
-            *shlex.split(
-                f"-m datastore serve --datastore {byre} "
-                f"--listen-client-urls http://127.0.0.1:{ports['byre']} "
-                "--watch-progress-notify-interval 5s --log-level error"
-            ),
-        ],
+        "byre": [sys.executable, *byre_arguments(byre, f"127.0.0.1:{ports['byre']}")],
     }
