@@ -31,7 +31,10 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in target.SEEDS:
         (corpus / sha1(seed, usedforsecurity=False).hexdigest()).write_bytes(seed)
-    usual = [f"-artifact_prefix={corpus}/", "-max_len=4096", "-timeout=30", "-rss_limit_mb=512"]
+    usual = [
+        f"-artifact_prefix={corpus}/", "-len_control=0", "-max_len=2048", "-rss_limit_mb=512",
+        "-timeout=60",
+    ]  # fmt: skip
     atheris.Setup([sys.argv[0], *usual, *options, str(corpus)], target.attempt)
     atheris.Fuzz()
 
