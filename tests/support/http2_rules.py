@@ -23,6 +23,9 @@ HEAD = 9
 FIRST_WINDOW, LARGEST_FRAME, LARGEST_ID = 65_535, 16_384, 2**31 - 1
 INITIAL_WINDOW = INITIAL_WINDOW_SIZE.to_bytes(2)
 
+Part = tuple[int, bytes, bool]
+"""Kind and payload of a frame, and whether it ends its stream; of DATA all in a row are one."""
+
 
 def cut_frames(said: bytes) -> tuple[list[Frame], bool]:
     """Return the whole frames behind the preface, and whether nothing is left."""
@@ -63,10 +66,6 @@ def check_windows(said: Sequence[Frame], heard: Sequence[Frame]) -> None:
             sent.update({0: len(one.payload), one.stream: len(one.payload)})
     assert sent[0] <= opened[0]
     assert all(sent[stream] <= first + opened[stream] for stream in sent)
-
-
-Part = tuple[int, bytes, bool]
-"""Kind and payload of a frame, and whether it ends its stream; of DATA all in a row are one."""
 
 
 def check_same(one: Sequence[Frame], other: Sequence[Frame]) -> None:
