@@ -199,7 +199,12 @@ def list_in_pages(plane: ControlPlane, path: str) -> tuple[int, State]:
     revisions = set()
     token = ""
     while not revisions or token:
-        page = plane.get(path, limit=PAGE, **{"continue": token})
+        answer = plane.api.get(path, params={"limit": PAGE, "continue": token})
+        if answer.status_code == 410:
+            # A compaction overtook the pages: clients begin anew.
+            return list_in_pages(plane, path)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
         revisions.add(revision_of(page))
         found = {item["metadata"]["name"]: revision_of(item) for item in page["items"]}
         assert not found.keys() & state.keys()
