@@ -115,7 +115,7 @@ class Victim:
             several: Any = channel.stream_stream(path)
             raw = several(timeout=seconds)
             # Not by an iterator: grpc.aio cancels a call that ends before it has sent them all.
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            with suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
                 for body in call.bodies:
                     await raw.write(body)
                 await raw.done_writing()
