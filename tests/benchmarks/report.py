@@ -57,7 +57,7 @@ def tabulate(results: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def to_markdown(table: Table) -> list[str]:
-    """Return the lines of the table: rate (ratio to kine), median and 99th percentile, CPU."""
+    """Return the lines of the table; what a cell holds is said below it."""
     names = list(dict.fromkeys(name for figures in table.values() for name in figures))
     lines = [
         f"| workload, clients | {' | '.join(names)} |",
@@ -66,7 +66,10 @@ def to_markdown(table: Table) -> list[str]:
     for point, figures in table.items():
         cells = [_cell(figures.get(name), figures.get(_BASE)) for name in names]
         lines.append(f"| {point.workload} {point.clients} | {' | '.join(cells)} |")
-    lines += ["", "operations/s (ratio to kine); p50/p99 in ms; CPU of the server per operation"]
+    lines += [
+        "",
+        "operations/s (ratio to kine); p50/p99 in ms; CPU an operation and memory of the server",
+    ]
     return lines
 
 
@@ -77,7 +80,7 @@ def _cell(figures: Figures | None, base: Figures | None) -> str:
     failed = f" **{figures.failures} failed**" if figures.failures else ""
     return (
         f"{figures.rate:,.0f}{ratio}; {figures.p50:.1f}/{figures.p99:.1f}; "
-        f"{figures.cpu:.0f} us{failed}"
+        f"{figures.cpu:.0f} us; {figures.memory:.0f} MiB{failed}"
     )
 
 
