@@ -106,6 +106,7 @@ class World:
         ring_bytes: int = 1 << 20,
         stream_bytes: int = 1 << 20,
         fragment_bytes: int = 1 << 20,
+        page_bytes: int = 8 << 20,
     ) -> None:
         self.store = Store(cache_bytes=cache_bytes)
         self.log = Log()
@@ -113,6 +114,9 @@ class World:
         self._known: dict[RowId, bytes] = {}
         self.pruned = -1
         self.reads: list[str] = []
+        self.fetched: list[int] = []
+        """Bytes of values of each read."""
+        self._page_bytes = page_bytes
         self.away = False
         self.open = asyncio.Event()
         self.open.set()
@@ -212,9 +216,16 @@ class World:
     async def _values(self, ids: Sequence[RowId]) -> Mapping[RowId, bytes]:
         self.reads.append("values")
         await self._wait()
-        found = {row: self.rows[row].value or b"" for row in ids if row in self.rows}
-        if any(row not in found and to_revision(row) <= self.pruned for row in ids):
-            raise Compacted(self.pruned)
+        found: dict[RowId, bytes] = {}
+        size = 0
+        for row in ids:
+            if size >= self._page_bytes:
+                break
+            if row not in self.rows and to_revision(row) <= self.pruned:
+                raise Compacted(self.pruned)
+            found[row] = self.rows[row].value or b""
+            size += len(found[row])
+        self.fetched.append(size)
         return found
 
     async def _wait(self) -> None:

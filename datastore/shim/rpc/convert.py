@@ -1,6 +1,7 @@
 """Between protobuf bytes and the values of `mvcc.ops`.
 
-Requests are parsed by protobuf (upb); answers are joins of bytes, most of them encoded already.
+Requests are parsed by protobuf (upb); answers are joins of bytes, most of them encoded already;
+large ranges are left in pieces.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from datastore.shim.transport.api import Body, Pieces
 
 JOINED_BYTES: Final = 1 << 20
 """About how large an answer is joined; a larger one leaves in pieces."""
-_COUNTED_KEYS: Final = 1000
-"""Of fewer keys a sample tells how large an answer is: to look at all costs a page too much."""
-_SAMPLE_STEP: Final = 8
+_JOINED_KEYS: Final = 1000
+_SAMPLE_STEP: Final = 16
+"""A sample tells how large an answer of few keys is: to look at all would cost a page too much."""
 
 _ORDERS: Final = {int(order): order for order in ops.SortOrder}
 _TARGETS: Final = {int(target): target for target in ops.SortTarget}
@@ -144,15 +145,16 @@ def _to_unknown_compare(compare: pb.Compare) -> ops.Compare:
 def from_range(header: bytes, result: ops.RangeResult) -> Body:
     """Return a RangeResponse. Hot."""
     kvs = result.kvs
-    if len(kvs) > 1 and _estimate(kvs) > JOINED_BYTES:
+    if len(kvs) > 1 and _is_large(kvs):
         return Pieces((header, *kvs, range_tail(more=result.more, count=result.count)))
     return _join_range(header, result)
 
 
-def _estimate(kvs: Sequence[bytes]) -> int:
-    """Return about how many bytes these are, exactly where they are many."""
-    sample = kvs if len(kvs) > _COUNTED_KEYS else kvs[::_SAMPLE_STEP]
-    return sum(map(len, sample)) * len(kvs) // len(sample)
+def _is_large(kvs: Sequence[bytes]) -> bool:
+    if len(kvs) > _JOINED_KEYS:
+        return True
+    sample = kvs[::_SAMPLE_STEP]
+    return sum(map(len, sample)) * len(kvs) > JOINED_BYTES * len(sample)
 
 
 def _join_range(header: bytes, result: ops.RangeResult) -> bytes:

@@ -268,6 +268,37 @@ async def test_a_herd_that_resumes_shares_the_reads() -> None:
 
 
 @simulated
+async def test_what_is_fetched_at_once_is_bounded_when_large_values_follow_small_ones() -> None:
+    async with World(ring_bytes=0, cache_bytes=0, page_bytes=5000) as world:
+        for n in range(500):
+            world.put(b"a/%d" % n)
+        for n in range(40):
+            world.put(b"a/%d" % n, bytes(1000))
+        for n in range(40):
+            world.put(b"a/%d" % n, b"end")
+        _, watch = world.watch(world.stream(), since(2))
+        _, full = world.watch(world.stream(), since(2, prev_kv=True))
+        await world.settle()
+        assert 1000 <= max(world.fetched) < 6000
+        assert world.store.revision == 581
+        for seen in (watch, full):
+            check_complete(seen, world.log, 581)
+            check_watch(seen, world.log)
+
+
+@simulated
+async def test_a_revision_larger_than_a_page_is_fetched_page_by_page() -> None:
+    async with World(ring_bytes=0, cache_bytes=0, page_bytes=1000) as world:
+        world.txn(*(Put(b"a/%d" % n, bytes(400)) for n in range(10)))
+        world.delete(b"a/", b"a0")
+        _, watch = world.watch(world.stream(), since(2, prev_kv=True))
+        await world.settle()
+        assert revisions(watch) == [[2] * 10 + [3] * 10]
+        assert max(world.fetched) < 1400
+        check_watch(watch, world.log)
+
+
+@simulated
 async def test_a_narrow_watch_fetches_only_its_own_values() -> None:
     async with World(ring_bytes=0, cache_bytes=0) as world:
         for n in range(300):
