@@ -66,7 +66,7 @@ class Prober:
 
 
 @pytest.mark.parametrize(
-    ("method", "readers", "most_mib"), [("RangeStream", 4, 256), ("Range", 1, 1536)]
+    ("method", "readers", "most_mib"), [("RangeStream", 4, 256), ("Range", 1, 1280)]
 )
 async def test_a_gigabyte_is_read_while_others_are_served(
     server: Server, capsys: pytest.CaptureFixture[str], method: str, readers: int, most_mib: int
