@@ -14,6 +14,7 @@ from psycopg.types.array import ListBinaryDumper
 from datastore.dsn import Dsn, Host, Tls, TlsMode, to_target
 from datastore.dsn.password import FixedPassword
 from datastore.shim.backends.api import (
+    PAGE_BYTES,
     Commit,
     Corrupt,
     Diverged,
@@ -22,6 +23,8 @@ from datastore.shim.backends.api import (
     Kinds,
     NotReady,
     Unavailable,
+    Values,
+    cut_values,
 )
 from datastore.shim.backends.postgresql_arrays import byteas, int8s
 from datastore.shim.backends.postgresql_errors import explain, to_line
@@ -30,7 +33,7 @@ from datastore.shim.backends.postgresql_refusals import explain_refusal
 from datastore.shim.backends.postgresql_session import to_parameters
 from datastore.shim.backends.postgresql_setup import to_lock_key, to_names
 from datastore.shim.backends.sql_link import Link
-from datastore.shim.backends.sql_reads import ordered_values, read_tail
+from datastore.shim.backends.sql_reads import read_tail
 from datastore.shim.backends.stats import Stats
 
 TARGET = to_target(Dsn("postgresql://u@db.example.com/k"))
@@ -190,10 +193,14 @@ def test_a_head_on_a_replica_is_not_believed() -> None:
 
 
 def test_values_come_in_the_order_asked_for() -> None:
-    found = [(4, 2, b"two"), (4, 1, b"one")]
-    pruned, values = ordered_values([1, 3, 2], found)
-    assert (pruned, list(values.items())) == (4, [(1, b"one"), (2, b"two")])
-    assert ordered_values([9], [(4, None, None)]) == (4, {})
+    pruned, found, looked = cut_values(4, {2: b"two", 1: b"one"}, [1, 3, 2])
+    assert (pruned, list(found.items()), looked) == (4, [(1, b"one"), (2, b"two")], 3)
+    assert cut_values(4, {}, [9]) == Values(4, {}, 1)
+
+
+def test_a_page_of_values_ends_with_the_one_that_fills_it() -> None:
+    found = dict.fromkeys((1, 2, 3), bytes(PAGE_BYTES // 2))
+    assert cut_values(4, found, [1, 2, 3]).looked == 2
 
 
 # -- links --------------------------------------------------------------------------------------
