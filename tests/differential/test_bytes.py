@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -16,6 +16,7 @@ from tests.support.messages import damaged
 from tests.support.pair import Pair
 from tests.support.programs import comparable
 from tests.support.soaking import for_long
+from tests.support.strict_wire import reads
 
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "KV/Range": (pb.RangeRequest, pb.RangeResponse),
@@ -55,8 +56,10 @@ async def outcome(client: Client, method: str, body: bytes) -> object:
 
 
 async def agree(ours: Client, etcds: Client, method: str, body: bytes) -> None:
-    """Send the same bytes to both."""
-    assert await outcome(ours, method, body) == await outcome(etcds, method, body)
+    """Send the same bytes to both; the parser in C takes a little more than Go's."""
+    mine, other = await outcome(ours, method, body), await outcome(etcds, method, body)
+    kind: Any = METHODS[method][0]
+    assert mine == other or (other == "INTERNAL" and not reads(body, kind.DESCRIPTOR))
 
 
 def dangerous(method: str, body: bytes) -> bool:
@@ -70,16 +73,11 @@ def dangerous(method: str, body: bytes) -> bool:
     return "request_delete_range" in str(txn)
 
 
-def too_long(body: bytes) -> bool:
-    """Say whether there may be a number of more than 64 bits in it, a known divergence."""
-    return re.search(rb"[\x80-\xff]{9}[\x02-\x7f]", body) is not None
-
-
 def run(pair: Pair, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(odd_requests)
     def requests(request: tuple[str, bytes]) -> None:
-        if not dangerous(*request) and not too_long(request[1]):
+        if not dangerous(*request):
             pair.run(agree, *request)
 
     requests()

@@ -151,8 +151,12 @@ async def test_a_write_past_its_deadline_happens_wholly_or_not_at_all(client, pr
         assert all(kv.version == 1 for kv in found.kvs)
 
 
-async def test_a_number_of_more_than_64_bits_is_unreadable(client):
-    too_long = b"\x08" + b"\x80" * 9 + b"\x05"
+@pytest.mark.parametrize(
+    "body",
+    [b"\x08" + b"\x80" * 9 + b"\x05", b"\x3b\x01" + bytes(8) + b"\x3c"],
+    ids=["a number of more than 64 bits", "a group with a field 0"],
+)
+async def test_what_only_protobuf_in_c_reads_is_unreadable(client, body):
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await client.call("Lease/LeaseTimeToLive", too_long, pb.LeaseTimeToLiveResponse)
+        await client.call("Lease/LeaseTimeToLive", body, pb.LeaseTimeToLiveResponse)
     assert error.value.code() == Code.INTERNAL
