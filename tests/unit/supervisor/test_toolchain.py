@@ -80,6 +80,8 @@ def test_without_go_one_is_fetched_from_a_module_proxy(tmp_path: Path) -> None:
         (packed({f"{PREFIX}../../x": b""}), "has no place in a Go toolchain"),
         (b"<html>", "is no archive"),
     ],
+    # An archive tells the time; workers have to agree on names.
+    ids=["another sum", "outside", "outside by its own folder", "no archive"],
 )
 def test_another_go_is_refused_and_nothing_is_left(
     tmp_path: Path, content: bytes, told: str
