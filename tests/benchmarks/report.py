@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -33,8 +34,9 @@ Table = Mapping[Point, Mapping[str, Figures]]
 
 
 def write(folder: Path, datastore: str, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write `report.md` and an SVG of each workload into `folder`."""
+    """Write `report.md`, a plot of each workload, and `results.json` for `loadgen compare`."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results))
     table = tabulate(results)
     lines = [f"# kine and byre over {datastore}, etcd on its own file", "", *to_markdown(table)]
     for workload in dict.fromkeys(point.workload for point in table):
