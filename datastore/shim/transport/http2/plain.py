@@ -6,6 +6,7 @@ Whoever negotiates TLS with a client of HTTP/2 gets pages and the JSON gateway t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -107,13 +108,14 @@ async def serve(application: Application, call: Call) -> None:
     assert isinstance(call, PlainCall)
     scope, gone, whole = call.scope(), asyncio.Event(), False
     call.on_done(gone.set)
+    early = await _body_of_known_length(call)
 
     async def receive() -> Mapping[str, Any]:
         nonlocal whole
         if whole:
             await gone.wait()
             return {"type": "http.disconnect"}
-        part = await call.recv()
+        part = early.popleft() if early else await call.recv()
         whole = part is None
         return {"type": "http.request", "body": part or b"", "more_body": not whole}
 
@@ -130,3 +132,19 @@ async def serve(application: Application, call: Call) -> None:
             call.end()
 
     await application(scope, receive, send)
+
+
+async def _body_of_known_length(call: PlainCall) -> deque[bytes | None]:
+    """Wait for a body whose length was told, None at its end, unless it is large.
+
+    Should it be another one, the stream is reset, which cannot be done once it has its answer.
+    """
+    parts: deque[bytes | None] = deque()
+    size, known = 0, call.head.content_length >= 0
+    while known and size <= call.connection.shared.max_recv:
+        part = await call.recv()
+        parts.append(part)
+        if part is None:
+            break
+        size += len(part)
+    return parts
