@@ -36,11 +36,12 @@ def by_revision(changes: Sequence[Change]) -> Iterator[tuple[int, Sequence[Chang
     """Cut changes where the revision changes; one revision is not copied. Hot."""
     if not changes:
         return
-    revision, start = to_revision(changes[0].version.id), 0
+    revision, start = changes[0].version.id >> SUB_BITS, 0
     for at, change in enumerate(changes):
-        if change.version.id >> SUB_BITS != revision:
+        found = change.version.id >> SUB_BITS
+        if found != revision:
             yield revision, changes[start:at]
-            revision, start = change.version.id >> SUB_BITS, at
+            revision, start = found, at
     yield revision, changes[start:] if start else changes
 
 
