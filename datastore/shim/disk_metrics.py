@@ -30,7 +30,11 @@ def disk_metrics(stats: Stats) -> Iterator[Metric]:
         ("byre_disk_pruned_rows", "Rows deleted after compaction.", stats.pruned_rows),
         ("byre_disk_vacuumed_pages", "Pages given back.", stats.vacuumed_pages),
         ("byre_disk_full", "Appends refused for want of space.", stats.full),
-        ("byre_disk_syncs_deferred", "Syncs left to a thread.", stats.syncs_deferred),
+        (
+            "byre_disk_syncs_deferred",
+            "Syncs left to the kernel or a thread.",
+            stats.syncs_deferred,
+        ),
         ("byre_disk_checkpoints_blocking", "Checkpoints that held the writer.", stats.restarts),
     ):
         yield CounterMetricFamily(name, text, value=value)

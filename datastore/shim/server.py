@@ -23,6 +23,7 @@ from datastore.shim.gateway.app import Gateway
 from datastore.shim.gateway.front import Front
 from datastore.shim.health import Health
 from datastore.shim.http import Checks, HttpServer, Pages
+from datastore.shim.kernel_sync import KernelSync, open_kernel_sync
 from datastore.shim.lanes import thread_lane, thread_lanes
 from datastore.shim.members import Members
 from datastore.shim.metrics import Metrics
@@ -107,6 +108,7 @@ class Shim:
         self._metrics = Metrics(extensive=options.extensive_metrics)
         self._keeper: PositionKeeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._kernel: KernelSync | None = None
         self._transport = transport
         self._http: HttpServer | None = None
         self._passwords: Passwords | None = None
@@ -138,7 +140,9 @@ class Shim:
 
     async def _open(self) -> None:
         options = self._options
-        self.backend = TimedBackend(self._given or _connect(options), self._observe_sql())
+        self._kernel = open_kernel_sync()
+        backend = self._given or _connect(options, syncs_beside=self._kernel is not None)
+        self.backend = TimedBackend(backend, self._observe_sql())
         lanes = thread_lanes()
         self.replica = Replica(self.backend, lanes, self.health, cache_bytes=options.cache_bytes)
         position = PositionFile(options.position_file) if options.position_file else None
@@ -152,7 +156,7 @@ class Shim:
             fragment_bytes=options.max_request_bytes + RECV_OVERHEAD,
         )
         replica.attach(self.hub)
-        self.writer = Writer(replica)
+        self.writer = Writer(replica, kernel=self._kernel)
         cluster_id = replica.head.cluster_id
         self._name, member_id = _identify(options, cluster_id, shared=self.backend.shared)
         self.headers = Headers(cluster_id, member_id)
@@ -283,6 +287,8 @@ class Shim:
             await self._keeper.save()
         if hasattr(self, "replica"):
             await self.replica.close()
+        if self._kernel is not None:
+            self._kernel.close()
         if self.urls:
             log.info("stopped")
 
@@ -339,12 +345,12 @@ def _to_limits(options: ServeOptions) -> Limits:
     )
 
 
-def _connect(options: ServeOptions) -> Backend:
+def _connect(options: ServeOptions, *, syncs_beside: bool) -> Backend:
     from datastore.shim.backends.registry import connect
 
     if options.weakness:
         log.warning("%s", options.weakness, extra={"advice": "give --datastore-ca-file"})
-    return connect(options.datastore, options.access)
+    return connect(options.datastore, options.access, syncs_beside=syncs_beside)
 
 
 def _identify(options: ServeOptions, cluster_id: int, *, shared: bool) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from datastore.shim.backends.api import (
     Batch,
     Closeable,
     Commit,
+    FileSync,
     Head,
     Lease,
     Member,
@@ -85,9 +86,20 @@ class TimedBackend:
         """Append; what remains to be synced is measured by itself."""
         result = self._timed("append", self._backend.append, batch)
         if isinstance(result, Appended) and result.sync is not None:
-            sync = result.sync
-            return result._replace(sync=lambda: self._timed("sync", sync))
+            sync, file = result.sync, result.file
+            if file is not None:
+                file = FileSync(file.descriptor, self._observed(file.done))
+            return Appended(result.head, lambda: self._timed("sync", sync), file)
         return result
+
+    def _observed(
+        self, done: Callable[[OSError | None, float], None]
+    ) -> Callable[[OSError | None, float], None]:
+        def observed(error: OSError | None, seconds: float) -> None:
+            self._observe("sync", seconds)
+            done(error, seconds)
+
+        return observed
 
     def turn(self) -> AbstractContextManager[Turn]:
         return self._backend.turn()

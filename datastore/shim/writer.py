@@ -25,6 +25,7 @@ from datastore.shim.backends.api import (
     Commit,
     Corrupt,
     Diverged,
+    FileSync,
     Full,
     Moved,
     OutcomeUnknown,
@@ -44,6 +45,7 @@ from datastore.shim.errors import (
     TooManyRequests,
 )
 from datastore.shim.futures import complete
+from datastore.shim.kernel_sync import KernelSync, Unsupported
 from datastore.shim.mvcc.auth import Caller
 from datastore.shim.mvcc.auth_rows import encode
 from datastore.shim.mvcc.ops import Result, Write
@@ -80,10 +82,12 @@ class Writer:
         max_waiting_bytes: int = 64 << 20,
         batch_writes: int = 512,
         batch_bytes: int = 4 << 20,
+        kernel: KernelSync | None = None,
     ) -> None:
         self.stats = WriterStats()
         self._replica = replica
         self._backend: Backend = replica.backend
+        self._kernel = kernel
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._batch_writes = batch_writes
@@ -343,8 +347,16 @@ class Writer:
             append = self._backend.append if turn is None else turn.append
             result = await self._replica.lanes.append(append, batch)
         if isinstance(result, Appended) and result.sync is not None:
-            await self._replica.lanes.append(result.sync)
+            await self._make_durable(result.file, result.sync)
         return result
+
+    async def _make_durable(self, file: FileSync | None, sync: Callable[[], None]) -> None:
+        """Have a commit synced by the kernel, or else by a thread. Hot."""
+        if file is not None and self._kernel is not None:
+            with contextlib.suppress(Unsupported):
+                file.done(*await self._kernel.sync(file.descriptor))
+                return
+        await self._replica.lanes.append(sync)
 
     # -- when things go wrong ---------------------------------------------------------------
 

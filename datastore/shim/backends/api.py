@@ -130,15 +130,28 @@ class Batch(NamedTuple):
     pooler can hide that another history has reached the same number."""
 
 
+class FileSync(NamedTuple):
+    """A file whose fdatasync, by whoever does it, makes a commit durable.
+
+    `done` has to be told of its error, or None, and the seconds it took; it raises what
+    `Backend.append` raises.
+    """
+
+    descriptor: int
+    done: Callable[[OSError | None, float], None]
+
+
 class Appended(NamedTuple):
     """The batch is in the log.
 
     `sync`, where not None, is what remains to be run in a thread before the commit is durable:
-    nothing may be answered before it returned. It raises what `Backend.append` raises.
+    nothing may be answered before it returned. It raises what `Backend.append` raises. `file`,
+    where not None, may be synced instead.
     """
 
     head: Head
     sync: Callable[[], None] | None = None
+    file: FileSync | None = None
 
 
 class Moved(NamedTuple):

@@ -28,7 +28,13 @@ _SERVERS: Final[Mapping[str, str]] = {
 }
 
 
-def connect(url: str, access: Access | None = None, base_dir: Path | None = None) -> Backend:
+def connect(
+    url: str,
+    access: Access | None = None,
+    base_dir: Path | None = None,
+    *,
+    syncs_beside: bool = False,
+) -> Backend:
     """Return the backend of a data source name, not yet opened.
 
     The forms that are understood are those of datastore/dsn/; ``memory://`` is a store that ends
@@ -38,6 +44,7 @@ def connect(url: str, access: Access | None = None, base_dir: Path | None = None
         url: The data source name.
         access: What is said about a database server beside its name.
         base_dir: Where relative file names start; the working directory where None.
+        syncs_beside: Whether who appends syncs `Appended.file` without a thread.
 
     Raises:
         NotReady: The scheme or the name is unusable; says which there are.
@@ -50,7 +57,8 @@ def connect(url: str, access: Access | None = None, base_dir: Path | None = None
             from datastore.shim.backends.sqlite import SQLiteBackend
 
             check_sqlite_parameters(dsn)
-            return SQLiteBackend(sqlite_path(dsn, base_dir or Path.cwd()))
+            path = sqlite_path(dsn, base_dir or Path.cwd())
+            return SQLiteBackend(path, syncs_beside=syncs_beside)
     except UnusableDsn as error:
         raise NotReady(str(error)) from error
     if dsn.scheme == "memory":

@@ -2,9 +2,10 @@
 
 An append takes some ten microseconds a row, less than handing it to a thread would cost, so it
 runs where it is called (`inline`). What waits for the disk is the sync: done by us after the
-commit (sqlite_wal.py), at once where the disk is fast, else returned as `Appended.sync` for a
-thread. Checkpoints and pruning go on in threads beside it (sqlite_upkeep.py). The measurements
-behind this are those of write-path.md.
+commit (sqlite_wal.py), at once for a single row where the disk is fast, else beside the loop:
+by the kernel (`Appended.file`), or by a thread if it cannot and the disk is slow. Checkpoints and
+pruning go on in threads beside it (sqlite_upkeep.py). The measurements behind this are those of
+write-path.md and kernel_sync.py.
 
 The last commit row is the head, and inserting the next one is the compare: its primary key can
 be taken only once. Only one server may open the file, so a key that is taken means that somebody
@@ -17,6 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from datastore.shim.backends.api import (
@@ -28,6 +30,7 @@ from datastore.shim.backends.api import (
     Closeable,
     Commit,
     Corrupt,
+    FileSync,
     Full,
     Head,
     Kinds,
@@ -101,8 +104,15 @@ class SQLiteBackend:
     shared = False
     inline = True
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, syncs_beside: bool = False) -> None:
+        """Open nothing yet.
+
+        Args:
+            path: The file.
+            syncs_beside: Whether who appends syncs `Appended.file` without a thread.
+        """
         self.stats = Stats()
+        self._syncs_beside = syncs_beside
         self._file = DatabaseFile(path)
         self._connections: _Connections | None = None
         self._failure: BackendError | None = None
@@ -179,7 +189,7 @@ class SQLiteBackend:
         self.stats.batch_rows.observe(len(batch.rows))
         try:
             self._look_at_wal(use, len(batch.rows))
-            return Appended(head, self._make_durable(use))
+            return self._make_durable(use, Appended(head), len(batch.rows) + len(batch.granted))
         except Corrupt as error:
             self._fail(error)
             raise
@@ -222,20 +232,38 @@ class SQLiteBackend:
         self._fail(found)
         return found
 
-    def _make_durable(self, use: _Connections) -> Callable[[], None] | None:
-        """Sync now, or return what a thread has to do before anything is answered. Hot."""
+    def _make_durable(self, use: _Connections, appended: Appended, rows: int) -> Appended:
+        """Sync now, or add what has to be done elsewhere before anything is answered. Hot.
+
+        Where one writes others are likely to write, and their next requests come meanwhile. For
+        one alone there is nothing to do but wait, and to be woken costs some of a short sync.
+        """
         if use.upkeep.wants_finish:
-            return lambda: self._sync_later(use, finish=True)
-        if use.wal.is_slow():
+            return appended._replace(sync=lambda: self._sync_later(use, finish=True))
+        if use.wal.is_slow() or (rows > 1 and self._syncs_beside):
             self.stats.syncs_deferred += 1
-            return lambda: self._sync_later(use, finish=False)
+            file = (
+                FileSync(use.wal.descriptor, partial(self._synced, use))
+                if self._syncs_beside
+                else None
+            )
+            return appended._replace(sync=lambda: self._sync_later(use, finish=False), file=file)
         self.stats.sync_seconds.observe(use.wal.sync())
-        return None
+        return appended
+
+    def _synced(self, use: _Connections, error: OSError | None, seconds: float) -> None:
+        """Take note of a sync by somebody else. Hot."""
+        self.stats.sync_seconds.observe(seconds)
+        try:
+            use.wal.synced(error, seconds, beside=True)
+        except Corrupt as corrupt:
+            self._fail(corrupt)
+            raise
 
     def _sync_later(self, use: _Connections, *, finish: bool) -> None:
         """Sync, in a thread, and do the part of a checkpoint for which the writer must wait."""
         try:
-            self.stats.sync_seconds.observe(use.wal.sync(threaded=True))
+            self.stats.sync_seconds.observe(use.wal.sync(beside=True))
             if finish:
                 use.upkeep.finish()
         except Corrupt as error:

@@ -1,10 +1,11 @@
 """The write-ahead log's file: made durable by us, and how far it is filled.
 
 A commit with `synchronous=NORMAL` writes its frames to the WAL and does not wait for the disk.
-Waiting is `WalFile.sync`, our own `fdatasync`, which may be run in a thread. That is as durable as
-`synchronous=FULL` because (write-path.md 7): the first commit after the WAL was created is FULL,
-which makes its directory entry durable; the file is still the one in the directory; a sync that
-failed is final, since the kernel may have dropped the pages; and nothing is applied before it.
+Waiting is `WalFile.sync`, our own `fdatasync`, which others than the loop may do. That is as
+durable as `synchronous=FULL` because (write-path.md 7): the first commit after the WAL was
+created is FULL, which makes its directory entry durable; the file is still the one in the
+directory; a sync that failed is final, since the kernel may have dropped the pages; and nothing
+is applied before it.
 
 SQLite locks neither the WAL nor byte ranges of it, so opening it here takes nothing from SQLite.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from datastore.shim.backends.api import Corrupt
 
 SLOW_SECONDS = 0.001
-"""Mean time of a sync above which it is left to a thread."""
+"""Mean time of a sync above which the loop never waits for it."""
 
 _WEIGHT = 0.1
 _LOOK_BYTES = 256 << 10
@@ -33,8 +34,8 @@ class WalFile:
         self.path = database.with_name(database.name + "-wal")
         self.mean_seconds = 0.0
         self._frame_bytes = page_bytes + _FRAME_HEADER_BYTES
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._inode = os.fstat(self._descriptor).st_ino
+        self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._inode = os.fstat(self.descriptor).st_ino
         self._frames = 0
         self._salt = b""
         self._slow = False
@@ -45,32 +46,40 @@ class WalFile:
         """Whether a sync takes longer than an event loop should wait."""
         return self._slow
 
-    def sync(self, *, threaded: bool = False) -> float:
+    def sync(self, *, beside: bool = False) -> float:
         """Make everything committed so far durable; return the seconds it took. Hot.
 
         Raises:
             Corrupt: The sync failed, or the file was removed; the process must end.
         """
         started = time.perf_counter()
+        failure: OSError | None = None
         try:
-            os.fdatasync(self._descriptor)
+            os.fdatasync(self.descriptor)
         except OSError as error:
+            failure = error
+        elapsed = time.perf_counter() - started
+        self.synced(failure, elapsed, beside=beside)
+        return elapsed
+
+    def synced(self, error: OSError | None, seconds: float, *, beside: bool) -> None:
+        """Take note of a sync, by whom it may be. Raises as `sync`. Hot."""
+        if error is not None:
             raise Corrupt(f"cannot sync {self.path}: {error.strerror}") from error
-        status = os.fstat(self._descriptor)
+        status = os.fstat(self.descriptor)
         self._size = status.st_size
         if not status.st_nlink:
             raise Corrupt(f"{self.path} was removed while in use")
-        elapsed = time.perf_counter() - started
-        self.note(elapsed, threaded=threaded)
-        return elapsed
+        self.note(seconds, beside=beside)
 
-    def note(self, seconds: float, *, threaded: bool) -> None:
+    def note(self, seconds: float, *, beside: bool) -> None:
         """Take note of how long a sync took.
 
-        In a thread the time includes waiting for the interpreter lock, so there only short
-        times say anything about the disk. A single hiccup counts ten times the limit at most.
+        Beside the loop the time includes waiting for the interpreter lock or the loop, so there
+        only short times say anything about the disk. A single hiccup counts ten times the limit
+        at most.
         """
-        if threaded and seconds >= SLOW_SECONDS:
+        if beside and seconds >= SLOW_SECONDS:
             return
         sample = min(seconds, 10 * SLOW_SECONDS)
         self.mean_seconds += _WEIGHT * (sample - self.mean_seconds)
@@ -98,7 +107,7 @@ class WalFile:
             raise Corrupt(f"cannot read {self.path}: {error.strerror}") from error
 
     def _count_frames(self) -> int:
-        salt = os.pread(self._descriptor, 8, 16)
+        salt = os.pread(self.descriptor, 8, 16)
         if salt != self._salt:
             self._salt, self._frames = salt, 0
         step = 1
@@ -113,7 +122,7 @@ class WalFile:
 
     def _is_current(self, frame: int) -> bool:
         offset = _HEADER_BYTES + frame * self._frame_bytes + 8
-        return os.pread(self._descriptor, 8, offset) == self._salt != b""
+        return os.pread(self.descriptor, 8, offset) == self._salt != b""
 
     def check(self) -> None:
         """Raise Corrupt if the file in the directory is not the open one."""
@@ -126,6 +135,6 @@ class WalFile:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1

@@ -53,7 +53,7 @@ class Stats:
         self.read_seconds = Histogram(SECONDS)
         self.checkpoint_seconds = Histogram(SECONDS)
         self.batch_rows = Histogram(ROWS)
-        self.syncs_deferred = 0  # syncs left to a thread, because the disk is slow
+        self.syncs_deferred = 0  # syncs that the event loop did not wait for
         self.restarts = 0  # checkpoints that had to hold the writer
         self.wal_bytes = 0  # bytes of the WAL in use when last looked at
         self.pruned_rows = 0

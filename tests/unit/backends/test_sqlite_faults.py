@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -130,7 +131,7 @@ def test_a_failed_sync_is_the_end(backend: SQLiteBackend) -> None:
     assert backend._connections is not None
     head = backend.head()
     reader, writer = os.pipe()
-    os.dup2(reader, backend._connections.wal._descriptor)
+    os.dup2(reader, backend._connections.wal.descriptor)
     with pytest.raises(Corrupt, match="cannot sync"):
         backend.append(batches.empty(head))
     with pytest.raises(Corrupt, match="cannot sync"):
@@ -141,6 +142,25 @@ def test_a_failed_sync_is_the_end(backend: SQLiteBackend) -> None:
     os.close(writer)
 
 
+def test_what_several_write_is_synced_beside_the_loop_and_fails_there(path: Path) -> None:
+    backend = SQLiteBackend(path, syncs_beside=True)
+    head = backend.open()
+    with closing(backend):
+        alone = backend.append(batches.keys(head, batches.put(2)))
+        assert isinstance(alone, Appended)
+        assert alone.file is None
+        together = backend.append(batches.keys(alone.head, batches.put(3), batches.put(4)))
+        assert isinstance(together, Appended)
+        assert together.file is not None
+        os.fdatasync(together.file.descriptor)
+        together.file.done(None, 0.001)
+        assert backend.head() == together.head
+        with pytest.raises(Corrupt, match="cannot sync"):
+            together.file.done(OSError(errno.EIO, "Input/output error"), 0.001)
+        with pytest.raises(Corrupt, match="cannot sync"):
+            backend.head()
+
+
 def test_a_sync_that_fails_in_a_thread_is_the_end(backend: SQLiteBackend) -> None:
     assert backend._connections is not None
     backend._connections.wal._slow = True
@@ -148,7 +168,7 @@ def test_a_sync_that_fails_in_a_thread_is_the_end(backend: SQLiteBackend) -> Non
     assert isinstance(outcome, Appended)
     assert outcome.sync is not None
     reader, writer = os.pipe()
-    os.dup2(reader, backend._connections.wal._descriptor)
+    os.dup2(reader, backend._connections.wal.descriptor)
     with pytest.raises(Corrupt, match="cannot sync"):
         outcome.sync()
     with pytest.raises(Corrupt, match="cannot sync"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from datastore.shim.backends import sqlite_upkeep
-from datastore.shim.backends.api import Head, to_row_id
+from datastore.shim.backends.api import Appended, Head, to_row_id
 from datastore.shim.backends.sqlite import SQLiteBackend
 from tests.support import batches
 
@@ -129,12 +129,15 @@ def test_a_slow_sync_is_left_to_a_thread_until_it_is_quick_again(backend: SQLite
     wal = backend._connections.wal
     wal.mean_seconds, wal._slow = 0.0001, False
     for _ in range(30):
-        wal.note(0.005, threaded=False)
+        wal.note(0.005, beside=False)
     assert wal.is_slow()
-    assert backend._make_durable(backend._connections) is not None
-    wal.note(0.02, threaded=True)
+    outcome = backend.append(batches.empty(backend.head()))
+    assert isinstance(outcome, Appended)
+    assert outcome.sync is not None
+    assert outcome.file is None
+    wal.note(0.02, beside=True)
     for _ in range(30):
-        wal.note(0.0002, threaded=True)
+        wal.note(0.0002, beside=True)
     assert not wal.is_slow()
 
 
@@ -142,7 +145,7 @@ def test_one_hiccup_of_the_disk_is_soon_forgotten(backend: SQLiteBackend) -> Non
     assert backend._connections is not None
     wal = backend._connections.wal
     wal.mean_seconds, wal._slow = 0.0001, False
-    wal.note(3.0, threaded=False)
+    wal.note(3.0, beside=False)
     for _ in range(10):
-        wal.note(0.0002, threaded=True)
+        wal.note(0.0002, beside=True)
     assert not wal.is_slow()
