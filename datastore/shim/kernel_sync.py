@@ -84,8 +84,7 @@ class KernelSync:
             return
         with suppress(BlockingIOError):
             context.poll()
-        while context.process_events():
-            pass
+        context.process_events()
 
     def close(self) -> None:
         """Give back what the kernel gave, when it is done with what is under way."""
