@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from datastore.shim.transport.api import Answer, Peer, RpcError, exchange
+from datastore.shim.transport.api import Answer, Body, Peer, RpcError, exchange, whole
 from datastore.shim.transport.http2 import timeout
 
 HIGH_WATER: Final = 1 << 20
@@ -66,8 +66,8 @@ class GatewayCall:
             self._drained.clear()
         return self._pending
 
-    async def send(self, message: bytes) -> None:
-        self.send_nowait(message)
+    async def send(self, message: Body) -> None:
+        self.send_nowait(whole(message))
         await self.drained()
 
     async def drained(self) -> None:

@@ -15,7 +15,7 @@ from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.check import DEFAULT_MAX_TXN_OPS, check_single, check_size
 from datastore.shim.mvcc.wire import AS_FIELD_3, frame, varint
 from datastore.shim.rpc.header import EMPTY, nested
-from datastore.shim.transport.api import Body, Pieces
+from datastore.shim.transport.api import PIECE_BYTES, Body, Pieces
 
 JOINED_BYTES: Final = 1 << 20
 """About how large an answer is joined; a larger one leaves in pieces."""
@@ -159,6 +159,13 @@ def _is_large(kvs: Sequence[bytes]) -> bool:
 
 def _join_range(header: bytes, result: ops.RangeResult) -> bytes:
     return b"".join((header, *result.kvs, range_tail(more=result.more, count=result.count)))
+
+
+def from_chunk(fields: Sequence[bytes]) -> Body:
+    """Return a RangeStreamResponse of what its RangeResponse consists of. Hot."""
+    size = sum(map(len, fields))
+    parts = (b"\x0a" + varint(size), *fields)
+    return Pieces(parts) if size > PIECE_BYTES else b"".join(parts)
 
 
 def range_tail(*, more: bool, count: int) -> bytes:

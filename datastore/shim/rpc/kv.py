@@ -14,7 +14,6 @@ from datastore.shim.mvcc import ops
 from datastore.shim.mvcc.auth import ANONYMOUS
 from datastore.shim.mvcc.check import check, check_overlaps
 from datastore.shim.mvcc.txn import is_read_only, needs_space
-from datastore.shim.mvcc.wire import frame
 from datastore.shim.pruner import Pruner
 from datastore.shim.reader import Chunk, Reader
 from datastore.shim.rpc import convert, shapes
@@ -92,13 +91,13 @@ class KvService:
         _check_streamable(op)
         async for chunk in self._reader.stream(op, partial(self._guard.identify, call)):
             self.values_served += len(chunk.kvs)
-            await call.send(frame(b"\x0a", self._encode_chunk(chunk)))
+            await call.send(self._encode_chunk(chunk))
 
-    def _encode_chunk(self, chunk: Chunk) -> bytes:
+    def _encode_chunk(self, chunk: Chunk) -> Body:
         if not chunk.last:
-            return b"".join(chunk.kvs)
+            return convert.from_chunk(chunk.kvs)
         tail = convert.range_tail(more=chunk.more, count=chunk.count)
-        return b"".join((self._headers.at(chunk.revision), *chunk.kvs, tail))
+        return convert.from_chunk((self._headers.at(chunk.revision), *chunk.kvs, tail))
 
     def put(self, call: Call, body: bytes) -> Later | Awaitable[bytes]:
         """Put one key. Hot."""

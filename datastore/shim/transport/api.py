@@ -95,7 +95,7 @@ class Call(Protocol):
     def send_nowait(self, message: bytes) -> int:
         """Queue a message and return the bytes that wait on this stream."""
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, message: Body) -> None:
         """Queue a message, then wait as `drained` does."""
 
     async def drained(self) -> None:
@@ -241,12 +241,17 @@ Body = bytes | Pieces
 """One message that is sent."""
 
 
+def whole(body: Body) -> bytes:
+    """Return a message as a whole."""
+    return body if isinstance(body, bytes) else body.join()
+
+
 async def settled(answer: Body | Later | Awaitable[Body]) -> bytes:
     """Return what a unary handler answers, now or later, as a whole."""
     if isinstance(answer, Later):
         return await answer.wait()
     body = answer if isinstance(answer, bytes | Pieces) else await answer
-    return body if isinstance(body, bytes) else body.join()
+    return whole(body)
 
 
 Unary = Callable[[Call, bytes], "Body | Later | Awaitable[Body]"]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import grpc
 
-from datastore.shim.transport.api import Answer, Code, Peer, RpcError, exchange
+from datastore.shim.transport.api import Answer, Body, Code, Peer, RpcError, exchange, whole
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ class GrpcioCall:
     def send_nowait(self, message: bytes) -> int:
         raise RuntimeError("a unary call is answered by returning")
 
-    async def send(self, message: bytes) -> None:
-        self.send_nowait(message)
+    async def send(self, message: Body) -> None:
+        self.send_nowait(whole(message))
 
     async def drained(self) -> None:
         """Return at once: a unary call queues nothing."""
@@ -122,8 +122,8 @@ class StreamCall(GrpcioCall):
             self._writer = asyncio.create_task(self._write())
         return self._pending
 
-    async def send(self, message: bytes) -> None:
-        self.send_nowait(message)
+    async def send(self, message: Body) -> None:
+        self.send_nowait(whole(message))
         await self.drained()
 
     async def drained(self) -> None:

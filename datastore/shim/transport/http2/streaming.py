@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from datastore.shim.transport.api import Answer, RpcError, exchange
+from datastore.shim.transport.api import Answer, Body, RpcError, exchange
 from datastore.shim.transport.http2 import frames, messages
 from datastore.shim.transport.http2.call import Rpc
 from datastore.shim.transport.http2.flow import STREAM_HIGH
@@ -90,8 +90,12 @@ class StreamCall(Rpc):
             flow = self.begin()
         return self.connection.sender.message(flow, message)
 
-    async def send(self, message: bytes) -> None:
-        if self.send_nowait(message) > STREAM_HIGH:
+    async def send(self, message: Body) -> None:
+        if isinstance(message, bytes):
+            pending = self.send_nowait(message)
+        else:
+            pending = 0 if self.done else self.connection.sender.enqueue(self.begin(), message)
+        if pending > STREAM_HIGH:
             await self.drained()
 
     async def drained(self) -> None:

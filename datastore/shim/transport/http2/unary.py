@@ -6,7 +6,16 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Coroutine
 from typing import Final
 
-from datastore.shim.transport.api import Answer, Body, Code, Later, Pieces, RpcError, exchange
+from datastore.shim.transport.api import (
+    Answer,
+    Body,
+    Code,
+    Later,
+    Pieces,
+    RpcError,
+    exchange,
+    whole,
+)
 from datastore.shim.transport.http2 import frames, messages, status
 from datastore.shim.transport.http2.call import Rpc
 from datastore.shim.transport.http2.flow import Flow
@@ -25,8 +34,8 @@ class UnaryCall(Rpc):
     def send_nowait(self, message: bytes) -> int:
         raise RuntimeError("a unary call is answered by returning")
 
-    async def send(self, message: bytes) -> None:
-        self.send_nowait(message)
+    async def send(self, message: Body) -> None:
+        self.send_nowait(whole(message))
 
     async def drained(self) -> None:
         """Return at once: a unary call queues nothing."""
