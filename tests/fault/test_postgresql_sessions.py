@@ -33,7 +33,7 @@ from datastore.shim.backends.postgresql import PostgresqlBackend
 from datastore.shim.backends.postgresql_session import CLIENT_SECONDS, IDLE_SECONDS
 from tests.support import batches
 from tests.support.databases import USER, PostgresqlServer, database_on, running_postgresql
-from tests.support.running import eventually
+from tests.support.running import eventually, suspend
 from tests.support.slow_sync import Gate
 from tests.tools.databases import obtain
 
@@ -191,7 +191,7 @@ def test_a_client_that_hangs_loses_its_turn_and_writes_nothing_afterwards(
     assert start is not None
     with client(server, database, "turn") as silent:
         assert silent.line() == "mine"
-        silent.process.send_signal(signal.SIGSTOP)
+        suspend(silent.process.pid)
         begun = time.monotonic()
         with backend.turn() as turn:
             tail = turn.tail(start, 10)
@@ -212,7 +212,7 @@ def test_a_server_that_hangs_is_not_waited_for(
     stopped = [pid for (pid,) in server.execute(SESSIONS, [database])]
     server.signal(signal.SIGSTOP)
     for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+        suspend(pid)
     try:
         begun = time.monotonic()
         with pytest.raises(OutcomeUnknown):

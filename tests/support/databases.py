@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGCONT, SIGINT, SIGQUIT
+from signal import SIGCONT, SIGINT, SIGQUIT, SIGSTOP
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ import pytest
 
 from datastore.dsn import Dsn, Target, to_target
 from tests.support.quick_disk import make_directory
-from tests.support.running import free_port
+from tests.support.running import free_port, suspend
 from tests.support.shim import local_store
 from tests.tools.databases import obtain
 
@@ -80,7 +80,10 @@ class ServerProcess:
     def signal(self, number: int) -> None:
         """Send a signal to the server's first process."""
         assert self._process is not None
-        self._process.send_signal(number)
+        if number == SIGSTOP:
+            suspend(self._process.pid)
+        else:
+            self._process.send_signal(number)
 
     def stop(self, number: int | None = None) -> None:
         """Stop in order, or with a signal that leaves a crash behind."""

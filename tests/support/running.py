@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -64,6 +65,18 @@ class Listen(NamedTuple):
     def unix(cls, path: Path) -> Listen:
         """Choose a socket."""
         return cls(f"unix://{path}", f"unix:{path}")
+
+
+def suspend(pid: int) -> None:
+    """Stop a process, and wait until each of its threads has: they go on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+
+    def all_stopped() -> bool:
+        stats = [(thread / "stat").read_text() for thread in threads.iterdir()]
+        return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
+
+    eventually(all_stopped, f"process {pid} is stopped")
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
@@ -143,7 +156,10 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
         assert self.process is not None
-        self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            suspend(self.process.pid)
+        else:
+            self.process.send_signal(number)
 
     def stop(self) -> int:
         """End it in order and return its exit status."""
