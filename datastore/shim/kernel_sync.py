@@ -55,7 +55,7 @@ class KernelSync:
         """Wait for an fdatasync; return its error and the seconds it took, both as seen here. Hot.
 
         Raises:
-            Unsupported: It was not even tried, nor will it be again.
+            Unsupported: It was not even tried.
         """
         if self._context is None:
             raise Unsupported
@@ -70,7 +70,9 @@ class KernelSync:
         operation.set_callback(end)
         try:
             self._context.submit(operation)
-        except (ValueError, OverflowError, SystemError) as error:
+        except OverflowError as error:  # it has no memory to spare now
+            raise Unsupported from error
+        except (ValueError, SystemError) as error:
             log.info("syncing in a thread: the kernel cannot beside us", extra={"reason": error})
             self.close()
             raise Unsupported from error
@@ -87,7 +89,7 @@ class KernelSync:
         context.process_events()
 
     def close(self) -> None:
-        """Give back what the kernel gave, when it is done with what is under way."""
+        """Give back what the kernel gave; nobody may be waiting for a sync."""
         if self._context is not None:
             self._loop.remove_reader(self._context.fileno)
             self._context = None

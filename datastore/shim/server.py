@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from datastore.dsn import Dsn
 from datastore.shim.auth.passwords import Passwords
 from datastore.shim.auth.tokens import Tokens
 from datastore.shim.backends.api import Backend, Member
@@ -140,7 +141,8 @@ class Shim:
 
     async def _open(self) -> None:
         options = self._options
-        self._kernel = open_kernel_sync()
+        if Dsn(options.datastore).scheme == "sqlite":
+            self._kernel = open_kernel_sync()
         backend = self._given or _connect(options, syncs_beside=self._kernel is not None)
         self.backend = TimedBackend(backend, self._observe_sql())
         lanes = thread_lanes()

@@ -52,7 +52,7 @@ from datastore.shim.backends.sqlite_errors import to_backend_error, to_not_ready
 from datastore.shim.backends.sqlite_file import DatabaseFile
 from datastore.shim.backends.sqlite_reads import Reads, read_head
 from datastore.shim.backends.sqlite_upkeep import Upkeep
-from datastore.shim.backends.sqlite_wal import WalFile
+from datastore.shim.backends.sqlite_wal import SLOW_SECONDS, WalFile
 from datastore.shim.backends.stats import Stats
 
 # Pages that may be written between two looks at how far the WAL is filled.
@@ -255,7 +255,8 @@ class SQLiteBackend:
         """Take note of a sync by somebody else. Hot."""
         self.stats.sync_seconds.observe(seconds)
         try:
-            use.wal.synced(error, seconds, beside=True)
+            # The loop's own delay is in it: a long one says that the disk may be slow, no more.
+            use.wal.synced(error, min(seconds, SLOW_SECONDS), beside=False)
         except Corrupt as corrupt:
             self._fail(corrupt)
             raise

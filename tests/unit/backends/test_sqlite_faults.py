@@ -161,6 +161,21 @@ def test_what_several_write_is_synced_beside_the_loop_and_fails_there(path: Path
             backend.head()
 
 
+def test_long_syncs_beside_the_loop_say_that_the_disk_is_slow(path: Path) -> None:
+    backend = SQLiteBackend(path, syncs_beside=True)
+    backend.open()
+    with closing(backend):
+        assert backend._connections is not None
+        wal = backend._connections.wal
+        wal.note(0.1, beside=False)
+        for seconds in (0.01, 0.008, 0.0003) * 10:
+            outcome = backend.append(batches.empty(backend.head()))
+            assert isinstance(outcome, Appended)
+            assert outcome.file is not None
+            os.fdatasync(outcome.file.descriptor)
+            outcome.file.done(None, seconds)
+
+
 def test_a_sync_that_fails_in_a_thread_is_the_end(backend: SQLiteBackend) -> None:
     assert backend._connections is not None
     backend._connections.wal._slow = True
